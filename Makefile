@@ -1,0 +1,43 @@
+# make repro      the whole pipeline on the embedded default, then where to look
+# make test       the fast tests                 make test-slow   the slow ones
+# make lint       format, lint and types         make install     the environment only
+
+VENV   := .venv
+PYTHON ?= python3
+STAMP  := $(VENV)/.installed
+
+# DVC's stages say `python`: it must be the environment's.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.PHONY: repro install test test-slow lint clean
+
+repro: $(STAMP)
+	@gan doctor --quick
+	@dvc repro
+	@gan sync
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: Python 3.11 or newer is needed; name one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	gan schema > params.schema.json
+	python -m pipeline.report.vega_page .dvc/tmp/plots.html
+	@touch $@
+
+test: $(STAMP)
+	python -m pytest
+
+test-slow: $(STAMP)
+	python -m pytest -m slow
+
+lint: $(STAMP)
+	ruff format --check .
+	ruff check .
+	mypy
+
+clean:
+	rm -rf $(VENV) build *.egg-info params.schema.json

@@ -1,0 +1,125 @@
+"""The `gan` command: thin, one function a verb."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from pipeline import errors, logs, paths
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="gan-pipeline")
+def gan() -> None:
+    """Track, check and use what `dvc repro` makes. Run it in the project's folder."""
+
+
+@gan.command()
+@click.option("--quick", is_flag=True, help="Say only what is wrong; skip what takes seconds.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON list, for scripts.")
+def doctor(quick: bool, as_json: bool) -> None:
+    """Check params.yaml, data, git, disk, device and the MLflow store."""
+    from pipeline.doctor import examine
+
+    findings = examine(quick=quick)
+    if as_json:
+        rows = [{"check": f.name, "state": f.state, "text": f.text} for f in findings]
+        click.echo(json.dumps(rows, indent=2))
+    else:
+        for finding in findings:
+            if not quick or finding.state != "ok":
+                click.echo(f"{finding.state:8} {finding.name:10} {finding.text}", err=quick)
+    sys.exit(max(finding.exit_code for finding in findings))
+
+
+@gan.command()
+def schema() -> None:
+    """Print the JSON schema of params.yaml, for editors."""
+    from pipeline.config import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2))
+
+
+@gan.command()
+@click.option("--json", "as_json", is_flag=True, help="What was done, as JSON.")
+def sync(as_json: bool) -> None:
+    """Bring the MLflow store up to date with the outs here and the runs that wait.
+
+    Adds what the store lacks and deletes nothing; running it again does nothing.
+    """
+    from pipeline.tracking import store
+    from pipeline.tracking.deliver import sync as deliver_all
+
+    summary = deliver_all()
+    if as_json:
+        click.echo(json.dumps({**vars(summary), "store": store.shown_uri()}, indent=2))
+    else:
+        for name in summary.delivered:
+            click.echo(f"delivered  {name}")
+        for name, reason in summary.left.items():
+            click.echo(f"waiting    {name}: {reason}", err=True)
+        if paths.REPORT.exists():
+            click.echo(f"report     {paths.REPORT.resolve().as_uri()}")
+        click.echo("MLflow     .venv/bin/gan ui")
+    sys.exit(1 if summary.left else 0)
+
+
+@gan.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
+def ui(host: str, port: int) -> None:
+    """Open the runs in MLflow's UI (after a sync)."""
+    from pipeline.tracking import store
+    from pipeline.tracking.deliver import sync as deliver_all
+
+    if store.uri().startswith("http"):
+        click.echo(f"the runs are on {store.shown_uri()}: open that in a browser")
+        return
+    deliver_all()
+    mlflow = Path(sys.executable).with_name("mlflow")
+    command = [str(mlflow), "ui", "--backend-store-uri", store.uri()]
+    os.execv(mlflow, [*command, "--host", host, "--port", str(port)])
+
+
+@gan.command()
+@click.option("-n", default=100, show_default=True, type=click.IntRange(1, 100_000))
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
+@click.option("--label", help="A class by name or number; default: all in turn.")
+@click.option("--which", default="best", show_default=True, type=click.Choice(["best", "last"]))
+@click.option(
+    "--model", default=paths.GENERATOR, type=click.Path(path_type=Path), show_default=True
+)
+@click.option("--grid", "as_grid", is_flag=True, help="One picture of all, ten in a row.")
+@click.option("--out", default=Path("samples"), type=click.Path(path_type=Path), show_default=True)
+def sample(
+    n: int, seed: int, label: str | None, which: str, model: Path, as_grid: bool, out: Path
+) -> None:
+    """Write images from the trained generator as PNG files."""
+    from pipeline import grids
+    from pipeline.networks import load_generator
+    from pipeline.sampling import requested_labels, sample_images
+
+    generator, config = load_generator(model, which=which)
+    labels = requested_labels(n, config["n_classes"], config["class_names"], label)
+    images = sample_images(generator, n=n, seed=seed, labels=labels)
+    if as_grid:
+        path = out if out.suffix == ".png" else out / "grid.png"
+        grids.save_png(path, grids.grid(images, min(n, 10)), scale=2)
+    else:
+        path = out
+        for i, image in enumerate(images):
+            grids.save_png(out / f"seed{seed}_{i:05d}.png", image)
+    click.echo(f"{n} images in {path}")
+
+
+def main() -> None:
+    logs.setup()
+    errors.run(gan)
+
+
+if __name__ == "__main__":
+    main()

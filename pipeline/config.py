@@ -1,0 +1,303 @@
+"""params.yaml as typed, bounded, documented sections: the one place that knows the keys.
+
+The file itself states every value; there are no defaults here. Only the stages, the command line
+and the tests read these classes: functions further in take plain arguments.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline import paths
+from pipeline.errors import ConfigError
+
+OWN_DATA = ("folder", "parquet", "idx")  # sources that read what `data.path` names
+UNLABELLED = ("celeba",)
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Betas = Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Data(Section):
+    """Which images, how they are cut to size, and how they are split."""
+
+    source: Literal[
+        "mnist5k",
+        "mnist",
+        "fashion_mnist",
+        "kmnist",
+        "cifar10",
+        "cifar100",
+        "svhn",
+        "stl10",
+        "celeba",
+        "folder",
+        "parquet",
+        "idx",
+    ] = Field(description="Where the images come from.")
+    name: Name | None = Field(
+        description="What runs and models are called after. null: the source's name; "
+        "needed for folder, parquet and idx."
+    )
+    path: Annotated[str, Field(min_length=1)] = Field(
+        description="Your own images: a folder, a parquet file, or a folder of idx files."
+    )
+    image_size: Annotated[int, Field(ge=8, le=1024)] = Field(description="Pixels, square.")
+    channels: Literal[1, 3] = Field(description="1: gray, 3: colour.")
+    fit: Literal["crop", "pad", "squash"] = Field(
+        description="What happens to an image that is not square: centre crop, padding, squashing."
+    )
+    resize_filter: Literal["nearest", "box", "bilinear", "bicubic", "lanczos"] = Field(
+        description="Pillow's filter, antialiased."
+    )
+    background: Annotated[int, Field(ge=0, le=255)] = Field(
+        description="Gray level behind transparent pixels and padding."
+    )
+    max_refused: Annotated[float, Field(ge=0, le=1)] = Field(
+        description="`prepare` stops when a larger share of the files cannot be read."
+    )
+    val_fraction: Fraction = Field(
+        description="Of all images, or of the training images where a test split is published."
+    )
+    test_fraction: Fraction = Field(description="Ignored where the source has a test split.")
+    split_seed: Seed = Field(description="Decides which image goes to which split.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Data:
+        if self.source in OWN_DATA and self.name is None:
+            raise ValueError(f"name must be given for data.source {self.source!r}")
+        if self.val_fraction + self.test_fraction >= 1:
+            raise ValueError("val_fraction and test_fraction must leave images to train on")
+        return self
+
+
+class Features(Section):
+    """The data set's own feature extractor, by which `fd` is measured."""
+
+    epochs: Count = Field(description="Passes over the train split.")
+    batch_size: Count
+    lr: Rate = Field(description="Highest rate of the schedule.")
+    dim: Annotated[int, Field(ge=8, le=4096)] = Field(
+        description="Units of the penultimate layer; dead ones are dropped."
+    )
+    seed: Seed
+
+
+class Model(Section):
+    """Generator and discriminator."""
+
+    name: Literal["dcgan", "mlp"]
+    latent_dim: Count = Field(description="Numbers in a latent vector, standard normal.")
+    conditional: bool = Field(description="Both networks are told the class.")
+    width: Annotated[int, Field(ge=4, le=1024)] = Field(
+        description="dcgan: channels at the highest resolution. mlp: units of a hidden layer."
+    )
+    spectral_norm: bool = Field(description="Spectral normalisation of D (Miyato et al. 2018).")
+
+
+class Loss(Section):
+    """The adversarial loss and the terms added to D's."""
+
+    name: Literal["non_saturating", "lsgan", "wgan", "wgan_gp", "hinge"]
+    weight_clip: Annotated[float, Field(gt=0)] = Field(
+        description="wgan only: D's weights stay in [-weight_clip, weight_clip]."
+    )
+    gp_weight: Annotated[float, Field(ge=0)] = Field(description="wgan_gp only.")
+    r1_gamma: Annotated[float, Field(ge=0)] = Field(
+        description="R1 on reals (Mescheder et al. 2018): gamma / 2 times squared gradient; 0: off."
+    )
+    r1_every: Count = Field(description="D updates between two R1 terms, each scaled by this.")
+
+
+class Train(Section):
+    """The training loop."""
+
+    steps: Count = Field(description="Generator updates.")
+    batch_size: Annotated[int, Field(ge=2)]
+    lr_g: Rate
+    lr_d: Rate
+    lr_decay: Literal["none", "linear", "cosine"] = Field(
+        description="Both rates go to zero at the last step, or stay."
+    )
+    betas_g: Betas
+    betas_d: Betas
+    d_steps: Count = Field(description="D updates per round.")
+    g_steps: Count = Field(description="G updates per round.")
+    balance: Literal["fixed"] = Field(description="fixed: d_steps and g_steps as given.")
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
+        description="Decay of G's moving average per generator update."
+    )
+    augment_shift: Annotated[int, Field(ge=0, le=32)] = Field(
+        description="D sees reals and fakes moved by up to so many pixels (DiffAugment); 0: off."
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        description="auto: bf16 where the processor or GPU computes in it, else fp32."
+    )
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = Field(
+        description="auto: CUDA, else MPS, else the CPU."
+    )
+    deterministic: bool = Field(description="CUDA: bit-identical resume, slower. A CPU always is.")
+    checkpoint_every: Count = Field(description="Generator updates; changes no number.")
+    eval_every: Count = Field(description="Generator updates between two looks at the samples.")
+    eval_samples: Annotated[int, Field(ge=100)]
+    log_every: Count = Field(description="Generator updates per point of the curves.")
+    on_collapse: Literal["log"] = Field(description="log: the signals are recorded and shown.")
+
+
+class Evaluate(Section):
+    """The figures and their protocol."""
+
+    extractor: Literal["domain"] = Field(
+        description="domain: the extractor of the `features` stage; its distance is `fd`."
+    )
+    checkpoint: Literal["best", "last"] = Field(description="best: lowest fd on val.")
+    samples: Annotated[int, Field(ge=100)] = Field(description="Fakes.")
+    neighbours: Annotated[int, Field(ge=1, le=50)] = Field(
+        description="k of precision, recall, density, coverage."
+    )
+    bootstraps: Annotated[int, Field(ge=20)] = Field(description="Resamples behind fd's interval.")
+    batch_size: Count = Field(description="Changes no number.")
+    seed: Seed
+
+
+class Report(Section):
+    """The page."""
+
+    samples_per_class: Annotated[int, Field(ge=1, le=50)]
+    neighbours: Annotated[int, Field(ge=0, le=50)] = Field(
+        description="Fakes shown beside their nearest training images."
+    )
+    interpolations: Annotated[int, Field(ge=0, le=20)] = Field(description="Rows of slerps.")
+
+
+class Tracking(Section):
+    """MLflow. Where the store is: MLFLOW_TRACKING_URI, else mlflow.db here."""
+
+    experiment: Annotated[str, Field(min_length=1)]
+    upload_every: Annotated[float, Field(gt=0)] = Field(
+        description="Seconds between two uploads of curves."
+    )
+
+
+class Registry(Section):
+    """The model registry."""
+
+    name: Name | None = Field(description="Registered model. null: gan-<data.name>.")
+
+
+class Params(Section):
+    """params.yaml."""
+
+    seed: Seed = Field(description="Training only: weights, noise, order of the data.")
+    data: Data
+    features: Features
+    model: Model
+    loss: Loss
+    train: Train
+    evaluate: Evaluate
+    report: Report
+    tracking: Tracking
+    registry: Registry
+
+    @model_validator(mode="after")
+    def _check(self) -> Params:
+        if self.model.conditional and self.data.source in UNLABELLED:
+            raise ValueError(f"model.conditional is true, but {self.data.source} has no labels")
+        if self.model.name == "dcgan" and self.data.image_size not in (28, 32, 64):
+            raise ValueError(
+                "data.image_size: dcgan makes images of 28, 32 or 64 pixels, "
+                f"not {self.data.image_size}; choose one of these or model.name: mlp"
+            )
+        return self
+
+    @property
+    def data_name(self) -> str:
+        """What runs and models are called after."""
+        return self.data.name or self.data.source
+
+
+def load_params(path: Path = paths.PARAMS) -> Params:
+    """Read and check params.yaml.
+
+    Raises ConfigError, which names each wrong key, its value and what is allowed.
+    """
+    return check(read_yaml(path), path)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The file as plain dictionaries. Raises ConfigError where it is missing or no YAML mapping."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        values = YAML(typ="safe", pure=True).load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path} is missing: run this in the project's folder") from None
+    except YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must be a mapping of sections, not {type(values).__name__}")
+    return values
+
+
+def check(values: dict[str, Any], path: Path = paths.PARAMS) -> Params:
+    """`values` as Params. Raises ConfigError with one line for each wrong key."""
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        lines = [_explain(problem) for problem in error.errors()]
+        raise ConfigError(f"{path}: " + "\n  ".join(lines)) from None
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema of params.yaml, for editors."""
+    schema = Params.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    return schema
+
+
+def known_keys() -> list[str]:
+    """Every key in dotted form, sections included."""
+    keys = []
+    for name, field in Params.model_fields.items():
+        keys.append(name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            keys += [f"{name}.{key}" for key in field.annotation.model_fields]
+    return keys
+
+
+def _explain(problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"] if not str(part).startswith("function-"))
+    kind, value = problem["type"], problem["input"]
+    if kind == "extra_forbidden":
+        return f"unknown key {key}{_nearest(key)}"
+    if kind == "missing":
+        return f"{key} is missing: add it (`gan schema` says what is allowed)"
+    message = problem["msg"].removeprefix("Value error, ")
+    if kind == "value_error":
+        return f"{key}.{message}" if key else message
+    return f"{key} is {value!r}: {message[0].lower()}{message[1:]}"
+
+
+def _nearest(key: str) -> str:
+    known = known_keys()
+    section, _, leaf = key.rpartition(".")
+    siblings = {k.rpartition(".")[2]: k for k in known if k.rpartition(".")[0] == section}
+    close = difflib.get_close_matches(leaf, siblings, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {siblings[close[0]]}?"
+    elsewhere = [k for k in known if k.rpartition(".")[2] == leaf]
+    close = elsewhere or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""

@@ -1,0 +1,72 @@
+"""Errors that are the user's to mend: one message, an exit code, no traceback."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+import sys
+from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+_WAYS_OUT = {
+    errno.ENOSPC: "no space is left on the disk: free some and run the same command again",
+    errno.EDQUOT: "the disk quota is used up: free some space and run the same command again",
+    errno.EACCES: "permission denied: make it readable and writable for you (chmod, chown)",
+    errno.EPERM: "permission denied: make it readable and writable for you (chmod, chown)",
+    errno.EROFS: "the file system is read-only: work in a folder that you may write to",
+}
+
+
+class UserError(Exception):
+    """Something the user can mend. The message names the thing and the way out."""
+
+    exit_code = 1
+
+
+class ConfigError(UserError):
+    """A wrong value in params.yaml or on the command line."""
+
+    exit_code = 2
+
+
+def explain(error: OSError) -> str | None:
+    """What to do about an operating-system error, or None where it is likely a bug of ours."""
+    way_out = _WAYS_OUT.get(error.errno or 0)
+    if way_out is None:
+        return None
+    return f"{error.filename or 'writing'}: {way_out}"
+
+
+def run(main: Callable[[], None]) -> None:
+    """Call `main` as the body of a command: a user's mistake ends it with a message and a code.
+
+    Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted.
+    """
+    try:
+        main()
+    except UserError as error:
+        _stop(str(error), error.exit_code)
+    except OSError as error:
+        message = explain(error)
+        if message is None:
+            raise
+        _stop(message, 1)
+    except KeyboardInterrupt:
+        _stop("interrupted; the same command continues where it stopped", 130)
+
+
+def _stop(message: str, code: int) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def entry_point(main: Callable[[], None]) -> Callable[[], None]:
+    """`run` as a decorator, for a stage's `main`."""
+
+    @functools.wraps(main)
+    def guarded() -> None:
+        run(main)
+
+    return guarded

@@ -1,0 +1,298 @@
+"""What a set of samples is worth: the families of metrics brought together, and the protocol.
+
+A new family is one function and one line in `FAMILIES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from pipeline.errors import UserError
+from pipeline.metrics import bins, frechet, kernel, modes, neighbours, scores
+
+NDB_BINS = 100
+# Groups that stand in for classes where there are no labels.
+UNLABELLED_GROUPS = 10
+FEWEST_REALS = 20
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The reals that fakes are held to, with all that need not be computed twice.
+
+    Groups are the classes that the extractor sees in an image; without labels k-means bins of the
+    reals' features. `frequencies` (K,) are theirs: of the training labels, else of these reals.
+    """
+
+    features: np.ndarray
+    logits: np.ndarray
+    groups: np.ndarray
+    frequencies: np.ndarray
+    group_centres: np.ndarray | None
+    ndb_centres: np.ndarray
+    ndb_frequencies: np.ndarray
+    within_variances: np.ndarray
+    statistics: frechet.Statistics
+
+    @property
+    def labelled(self) -> bool:
+        return self.group_centres is None
+
+    def groups_of(self, features: np.ndarray, logits: np.ndarray) -> np.ndarray:
+        """Group (N,) of each image."""
+        if self.group_centres is None:
+            return logits.argmax(axis=1)
+        return bins.assign(features, self.group_centres)
+
+
+@dataclass(frozen=True)
+class Fakes:
+    """Samples: features (N, d), logits (N, K), images uint8 (N, H, W, C), the labels asked for."""
+
+    features: np.ndarray
+    logits: np.ndarray
+    images: np.ndarray
+    requested: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to measure. `train_features`: of the training reals, for the floor under `fd`."""
+
+    train_features: np.ndarray
+    neighbours: int = 5
+    bootstraps: int = 200
+    seed: int = 0
+
+
+def single_threaded() -> threadpool_limits:
+    """Context in which BLAS keeps to one thread.
+
+    The metrics' matrices are small: more threads gain little, cost fifty times as much where
+    another process holds a core, and would change the last digits.
+    """
+    return threadpool_limits(1, user_api="blas")
+
+
+def build_reference(
+    features: np.ndarray, logits: np.ndarray, class_counts: list[int] | None
+) -> Reference:
+    """Reference from reals' features (N, d) and logits (N, K).
+
+    `class_counts` (K,) are those of the training labels; None: no labels. Raises UserError for
+    fewer than 20 reals.
+    """
+    if len(features) < FEWEST_REALS:
+        raise UserError(
+            f"samples cannot be judged by {len(features)} real images, only by {FEWEST_REALS} or "
+            "more: raise data.val_fraction and data.test_fraction, or add images"
+        )
+    with single_threaded():
+        if class_counts is None:
+            centres = bins.fit(features, min(UNLABELLED_GROUPS, len(features)))
+            groups = bins.assign(features, centres)
+            frequencies = modes.frequencies(groups, len(centres))
+        else:
+            centres = None
+            groups = logits.argmax(axis=1)
+            # A class without a training image counts as half of one, or label_kl could be infinite.
+            counts = np.maximum(np.asarray(class_counts, np.float64), 0.5)
+            frequencies = counts / counts.sum()
+        ndb_centres = bins.fit(features, max(2, min(NDB_BINS, len(features) // 10)))
+        ndb_bins = bins.assign(features, ndb_centres)
+        return Reference(
+            features=features,
+            logits=logits,
+            groups=groups,
+            frequencies=frequencies,
+            group_centres=centres,
+            ndb_centres=ndb_centres,
+            ndb_frequencies=modes.frequencies(ndb_bins, len(ndb_centres)),
+            within_variances=modes.within_variances(features, groups, len(frequencies)),
+            statistics=frechet.statistics(features),
+        )
+
+
+def monitor(features: np.ndarray, logits: np.ndarray, reference: Reference) -> dict[str, float]:
+    """`fd` and the four signals of mode collapse, from fakes' features (N, d) and logits (N, K).
+
+    Keys fd, label_kl, ndb_jsd, selfnn_ratio, within_var_ratio. Some 20 ms for 1,000 fakes.
+    """
+    with single_threaded():
+        return {"fd": _fd(features, reference), **_collapse(features, logits, reference)}
+
+
+def evaluate(
+    fakes: Fakes,
+    reference: Reference,
+    settings: Settings,
+    *,
+    on_family: Callable[[str], None] = lambda name: None,
+) -> dict[str, float]:
+    """Every metric as a flat dictionary. `on_family(name)` is called after each of `FAMILIES`.
+
+    `fd` and `kid` use all fakes and reals. The neighbours' figures, which move with the numbers,
+    use as many fakes as there are reals or as many reals as there are fakes.
+    """
+    result: dict[str, float] = {}
+    with single_threaded():
+        for name, family in FAMILIES.items():
+            result |= family(fakes, reference, settings)
+            on_family(name)
+    return {**result, "n_real": len(reference.features), "n_fake": len(fakes.features)}
+
+
+def _fd(features: np.ndarray, reference: Reference) -> float:
+    if min(len(features), len(reference.features)) <= features.shape[1]:
+        return frechet.distance(features, reference.features)
+    return frechet.of_statistics(reference.statistics, frechet.statistics(features))
+
+
+def _collapse(features: np.ndarray, logits: np.ndarray, reference: Reference) -> dict[str, float]:
+    groups = reference.groups_of(features, logits)
+    n_groups = len(reference.frequencies)
+    ndb_bins = bins.assign(features, reference.ndb_centres)
+    ndb = modes.frequencies(ndb_bins, len(reference.ndb_centres))
+    variances = modes.within_variances(features, groups, n_groups)
+    return {
+        "label_kl": modes.label_kl(groups, reference.frequencies),
+        "ndb_jsd": modes.jensen_shannon(ndb, reference.ndb_frequencies),
+        "selfnn_ratio": neighbours.selfnn_ratio(features, reference.features),
+        "within_var_ratio": modes.within_var_ratio(variances, reference.within_variances),
+    }
+
+
+def _frechet(fakes: Fakes, reference: Reference, settings: Settings) -> dict[str, float]:
+    rng = np.random.default_rng(settings.seed)
+    n = min(len(fakes.features), len(settings.train_features))
+    chosen = rng.choice(len(settings.train_features), n, replace=False)
+    low, high = frechet.interval(
+        fakes.features, reference.features, resamples=settings.bootstraps, seed=settings.seed
+    )
+    return {
+        "fd": _fd(fakes.features, reference),
+        "fd_floor": _fd(settings.train_features[chosen], reference),
+        "fd_ci_low": low,
+        "fd_ci_high": high,
+    }
+
+
+def _kernel(fakes: Fakes, reference: Reference, settings: Settings) -> dict[str, float]:
+    return {
+        "kid": kernel.kid(fakes.features, reference.features, seed=settings.seed),
+        "kid_se": kernel.kid_se(fakes.features, reference.features),
+    }
+
+
+def _neighbours(fakes: Fakes, reference: Reference, settings: Settings) -> dict[str, float]:
+    n = min(len(fakes.features), len(reference.features))
+    return neighbours.precision_recall(
+        reference.features[:n], fakes.features[:n], k=settings.neighbours
+    )
+
+
+def _modes(fakes: Fakes, reference: Reference, settings: Settings) -> dict[str, float]:
+    return {
+        **_collapse(fakes.features, fakes.logits, reference),
+        "label_kl_floor": modes.label_kl_floor(len(reference.frequencies), len(fakes.features)),
+        "modes": modes.modes(reference.groups_of(fakes.features, fakes.logits)),
+        "dup_rate": neighbours.dup_rate(fakes.images),
+    }
+
+
+def _classifier(fakes: Fakes, reference: Reference, settings: Settings) -> dict[str, float]:
+    """What only a classifier of the data's classes can say: nothing without labels."""
+    if not reference.labelled:
+        return {}
+    mean, deviation = scores.inception_score(fakes.logits, seed=settings.seed)
+    result = {
+        "is_mean": mean,
+        "is_std": deviation,
+        "confidence": modes.confidence(fakes.logits),
+        "confidence_real": modes.confidence(reference.logits),
+    }
+    if fakes.requested is not None:
+        hits = fakes.logits.argmax(axis=1) == fakes.requested
+        result["label_accuracy"] = float(hits.mean())
+    return result
+
+
+def _controls(fakes: Fakes, reference: Reference, settings: Settings) -> dict[str, float]:
+    results = controls(reference, seed=settings.seed)
+    return {
+        **{f"control_{name}": float(passed) for name, passed in results.items()},
+        "controls": float(all(results.values())),
+    }
+
+
+def controls(reference: Reference, *, seed: int = 0) -> dict[str, bool]:
+    """Do the metrics see what is planted, and nothing where there is nothing to see?
+
+    real_vs_real: the distance between two random halves of the reals is compatible with 0 (four
+    deviations of the bootstrap). dropped_class: without their largest class the reals' label_kl
+    rises by at least half of what it should; left out where there is one class only.
+    """
+    halves = np.array_split(np.random.default_rng(seed).permutation(len(reference.features)), 2)
+    first, second = (reference.features[half] for half in halves)
+    low, _ = frechet.interval(first, second, resamples=50, seed=seed, sds=4)
+    result = {"real_vs_real": low <= 0}
+    counts = np.bincount(reference.groups, minlength=len(reference.frequencies))
+    largest = counts.argmax()
+    if 0 < counts[largest] < len(reference.groups):
+        # Against the reals' own frequencies: against those of a few thousand others, a small set
+        # that happens to have too many of its largest class would look better without it.
+        own = counts / counts.sum()
+        rest = reference.groups[reference.groups != largest]
+        rise = modes.label_kl(rest, own) - modes.label_kl(reference.groups, own)
+        result["dropped_class"] = bool(rise >= -np.log(1 - own[largest]) / 2)
+    return result
+
+
+def protocol(
+    *,
+    extractor: str,
+    extractor_digest: str,
+    n_real: int,
+    n_fake: int,
+    split: str,
+    split_sha256: str,
+    image_size: int,
+    channels: int,
+    resize_filter: str,
+    neighbours: int,
+    bootstraps: int,
+    seed: int,
+) -> dict[str, Any]:
+    """All that numbers must share to be compared, and the versions that computed them."""
+    from importlib.metadata import version
+
+    return {
+        "extractor": extractor,
+        "extractor_digest": extractor_digest,
+        "n_real": n_real,
+        "n_fake": n_fake,
+        "split": split,
+        "split_sha256": split_sha256,
+        "image_size": image_size,
+        "channels": channels,
+        "resize_filter": resize_filter,
+        "neighbours": neighbours,
+        "bootstraps": bootstraps,
+        "seed": seed,
+        "versions": {name: version(name) for name in ("torch", "numpy", "pillow")},
+    }
+
+
+FAMILIES: dict[str, Callable[[Fakes, Reference, Settings], dict[str, float]]] = {
+    "frechet": _frechet,
+    "kernel": _kernel,
+    "neighbours": _neighbours,
+    "modes": _modes,
+    "classifier": _classifier,
+    "controls": _controls,
+}

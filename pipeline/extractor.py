@@ -1,0 +1,280 @@
+"""The data set's own feature extractor: a small CNN, trained in the `features` stage.
+
+Its penultimate layer, before the last non-linearity, is the space in which samples are judged.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline import files, paths
+from pipeline.errors import UserError
+
+log = logging.getLogger(__name__)
+
+WEIGHTS = "extractor.safetensors"
+CONFIG = "config.json"
+ROTATIONS = 4
+
+
+class Extractor(nn.Module):
+    """Features and logits of images.
+
+    Every stage halves the picture until 7 pixels or fewer are left. `dim` units follow; those
+    that never fire on the training images are dropped and the rest standardised by the training
+    images' mean and deviation, so that features have `n_features` <= `dim` columns.
+    """
+
+    keep: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        *,
+        image_size: int,
+        channels: int,
+        n_outputs: int,
+        dim: int = 128,
+        width: int = 16,
+        n_features: int | None = None,
+    ) -> None:
+        super().__init__()
+        n_features = dim if n_features is None else n_features
+        self.kwargs: dict[str, int] = {
+            "image_size": image_size,
+            "channels": channels,
+            "n_outputs": n_outputs,
+            "dim": dim,
+            "width": width,
+            "n_features": n_features,
+        }
+        stages: list[nn.Module] = []
+        size, n_in, n_out = image_size, channels, width
+        while size > 7 or not stages:
+            # Convolving a large picture at full size costs most and sees least.
+            stages += _strided(n_in, n_out) if size > 32 else _pooled(n_in, n_out)
+            size = (size + 1) // 2
+            n_in, n_out = n_out, min(2 * n_out, 8 * width)
+        self.stages = nn.Sequential(*stages, *_pooled(n_in, n_out), nn.Flatten())
+        size = (size + 1) // 2
+        self.penultimate = nn.Linear(n_out * size * size, dim)
+        self.last = nn.Linear(dim, n_outputs)
+        self.register_buffer("keep", torch.arange(n_features))
+        self.register_buffer("mean", torch.zeros(n_features))
+        self.register_buffer("std", torch.ones(n_features))
+
+    @property
+    def n_features(self) -> int:
+        return self.kwargs["n_features"]
+
+    @property
+    def n_outputs(self) -> int:
+        return self.kwargs["n_outputs"]
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (N, d) and logits (N, K).
+
+        Of images uint8 (N, H, W, C), or float in [-1, 1] (N, C, H, W).
+        """
+        raw = self.raw_features(images)
+        features = (raw[:, self.keep] - self.mean) / self.std
+        return features, self.last(F.relu(raw))
+
+    def raw_features(self, images: Tensor) -> Tensor:
+        """All (N, dim) penultimate units, not standardised."""
+        if images.dtype == torch.uint8:
+            images = images.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+        return self.penultimate(self.stages(images))
+
+    def standardise(self, raw: Tensor) -> None:
+        """Drop the units dead on `raw` (N, dim), the training images', and scale the rest by it."""
+        alive = (raw > 0).any(dim=0) & (raw.std(dim=0) > 1e-6)
+        self.keep = alive.nonzero().flatten()
+        self.mean = raw[:, self.keep].mean(dim=0)
+        self.std = raw[:, self.keep].std(dim=0)
+        self.kwargs["n_features"] = len(self.keep)
+
+
+def _strided(n_in: int, n_out: int) -> list[nn.Module]:
+    return [
+        nn.Conv2d(n_in, n_out, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(n_out),
+        nn.ReLU(),
+    ]
+
+
+def _pooled(n_in: int, n_out: int) -> list[nn.Module]:
+    return [
+        nn.Conv2d(n_in, n_out, 3, padding=1, bias=False),
+        nn.BatchNorm2d(n_out),
+        nn.ReLU(),
+        nn.MaxPool2d(2, ceil_mode=True),
+    ]
+
+
+def train_extractor(
+    images: np.ndarray,
+    labels: np.ndarray | None,
+    *,
+    n_classes: int | None,
+    dim: int,
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    seed: int,
+    on_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
+    device: str = "cpu",
+) -> Extractor:
+    """Train on uint8 images (N, H, W, C): to tell the classes, or without labels the rotations.
+
+    `lr` is the peak of Adam's one-cycle schedule. Labelled images are shifted by up to 1/14 of
+    their size (2 pixels of a digit's 28). `on_epoch(epoch, mean loss)` is called after each epoch.
+    The global random state is left alone; on a CPU the same arguments give the same weights.
+    """
+    if labels is not None and n_classes is None:
+        raise ValueError("labelled images need n_classes")
+    n, image_size, _, channels = images.shape
+    rng = np.random.default_rng(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        extractor = Extractor(
+            image_size=image_size,
+            channels=channels,
+            n_outputs=ROTATIONS if labels is None else int(n_classes or 0),
+            dim=dim,
+        )
+    extractor.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    batches = max(1, n // batch_size)
+    optimizer = torch.optim.Adam(extractor.parameters(), lr=lr)
+    for epoch in range(epochs):
+        total = 0.0
+        for batch, index in enumerate(np.array_split(rng.permutation(n), batches)):
+            index.sort()  # a memory-mapped array is read fastest in order
+            done = (epoch + (batch + 0.5) / batches) / epochs
+            optimizer.param_groups[0]["lr"] = lr * _one_cycle(done)
+            x, y = _task_batch(images[index], None if labels is None else labels[index], rng)
+            _, logits = extractor(x.to(device))
+            loss = F.cross_entropy(logits, y.to(device))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            total += float(loss.detach())
+        on_epoch(epoch, total / batches)
+    extractor.eval()
+    extractor.standardise(_raw_features(extractor, images, device=device))
+    return extractor.requires_grad_(False)
+
+
+def _task_batch(
+    images: np.ndarray, labels: np.ndarray | None, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    if labels is None:
+        turns = rng.integers(ROTATIONS, size=len(images))
+        return torch.from_numpy(rotate(images, turns)), torch.from_numpy(turns)
+    return torch.from_numpy(shift(images, rng, images.shape[1] // 14)), torch.from_numpy(labels)
+
+
+def rotate(images: np.ndarray, turns: np.ndarray) -> np.ndarray:
+    """Each square image (N, S, S, C) turned by its number of quarter turns."""
+    return np.stack([np.rot90(image, int(k)) for image, k in zip(images, turns, strict=True)])
+
+
+def shift(images: np.ndarray, rng: np.random.Generator, limit: int) -> np.ndarray:
+    """Each image (N, H, W, C) moved by up to `limit` pixels either way, its edge repeated."""
+    n, height, width, _ = images.shape
+    rows = rng.integers(-limit, limit + 1, size=(n, 1)) + np.arange(height)
+    columns = rng.integers(-limit, limit + 1, size=(n, 1)) + np.arange(width)
+    rows, columns = rows.clip(0, height - 1), columns.clip(0, width - 1)
+    return images[np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+@torch.no_grad()  # buffers made in inference mode could not be part of a graph later
+def _raw_features(extractor: Extractor, images: np.ndarray, *, device: str) -> Tensor:
+    batches = range(0, len(images), 500)
+    return torch.cat(
+        [extractor.raw_features(_tensor(images[i : i + 500], device)) for i in batches]
+    )
+
+
+def _one_cycle(done: float) -> float:
+    """Share of the peak rate at the share `done` of all steps: up in a fifth, down as a cosine."""
+    return done / 0.2 if done < 0.2 else (1 + math.cos(math.pi * (done - 0.2) / 0.8)) / 2
+
+
+def _tensor(images: np.ndarray, device: str | torch.device) -> Tensor:
+    return torch.from_numpy(np.array(images)).to(device)  # a copy: a memory map is read-only
+
+
+def extract(
+    extractor: Extractor,
+    images: np.ndarray,
+    *,
+    batch_size: int = 500,
+    device: str | torch.device = "cpu",
+) -> tuple[np.ndarray, np.ndarray]:
+    """Features (N, d) and logits (N, K), float32, of uint8 images (N, H, W, C)."""
+    extractor.to(device).eval()
+    features = np.empty((len(images), extractor.n_features), np.float32)
+    logits = np.empty((len(images), extractor.n_outputs), np.float32)
+    with torch.inference_mode():
+        for i in range(0, len(images), batch_size):
+            f, z = extractor(_tensor(images[i : i + batch_size], device))
+            features[i : i + batch_size] = f.cpu().numpy()
+            logits[i : i + batch_size] = z.cpu().numpy()
+    return features, logits
+
+
+def accuracy(extractor: Extractor, images: np.ndarray, labels: np.ndarray | None) -> float:
+    """Share told right on held-out images: their classes, or without labels all four rotations."""
+    if labels is not None:
+        _, logits = extract(extractor, images)
+        return float((logits.argmax(axis=1) == labels).mean())
+    hits = []
+    for k in range(ROTATIONS):
+        _, logits = extract(extractor, rotate(images, np.full(len(images), k)))
+        hits.append((logits.argmax(axis=1) == k).mean())
+    return float(np.mean(hits))
+
+
+def save(extractor: Extractor, folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """Write weights and config.json into `folder`. Returns the config.
+
+    `facts` (task, accuracy, ...) join the architecture in it; `digest` names weights and config.
+    """
+    from safetensors.torch import save_file
+
+    tensors = {name: t.cpu().contiguous() for name, t in extractor.state_dict().items()}
+    save_file(tensors, folder / WEIGHTS)
+    config = {"model": extractor.kwargs, "sha256": files.file_hash(folder / WEIGHTS), **facts}
+    config["digest"] = files.json_hash(config)
+    files.write_json(folder / CONFIG, config)
+    return config
+
+
+def load_config(folder: Path = paths.FEATURES) -> dict[str, Any]:
+    """The config beside the weights. UserError where the features stage has not run."""
+    path = Path(folder) / CONFIG
+    if not path.exists():
+        raise UserError(f"{path} is missing: run `dvc repro features` first")
+    return files.read_json(path)
+
+
+def load(folder: Path = paths.FEATURES) -> Extractor:
+    """The extractor that `save` wrote, in evaluation mode. UserError where there is none."""
+    from safetensors.torch import load_file
+
+    config = load_config(folder)
+    extractor = Extractor(**config["model"])
+    extractor.load_state_dict(load_file(Path(folder) / WEIGHTS))
+    extractor.to(memory_format=torch.channels_last)
+    return extractor.eval().requires_grad_(False)

@@ -1,0 +1,33 @@
+"""Grids of images, written with Pillow alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.files import atomic_file
+
+
+def grid(images: np.ndarray, columns: int, *, gap: int = 2, background: int = 255) -> np.ndarray:
+    """uint8 (N, H, W, C) -> one uint8 (H', W', C) picture, row by row, `columns` to a row."""
+    n, height, width, channels = images.shape
+    rows = -(-n // columns)
+    shape = (rows * (height + gap) + gap, columns * (width + gap) + gap, channels)
+    picture = np.full(shape, background, np.uint8)
+    for i, image in enumerate(images):
+        top = gap + i // columns * (height + gap)
+        left = gap + i % columns * (width + gap)
+        picture[top : top + height, left : left + width] = image
+    return picture
+
+
+def save_png(path: Path, picture: np.ndarray, *, scale: int = 1) -> None:
+    """Write uint8 (H, W, 1 or 3) as PNG, each pixel `scale` pixels wide, atomically."""
+    from PIL import Image
+
+    image = Image.fromarray(picture.squeeze(2) if picture.shape[2] == 1 else picture)
+    if scale > 1:
+        image = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+    with atomic_file(path) as fresh:
+        image.save(fresh, format="PNG")

@@ -1,0 +1,159 @@
+"""What a result came from: the files and params of a stage, hashed, and the state of git.
+
+Keys are computed here and never read from dvc.lock, which holds the old values while a stage runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from pipeline import files, paths
+from pipeline.errors import UserError
+
+MANIFESTS = ("manifest.json", "config.json")
+NOT_CODE = ("dvc.lock", "reports")  # `dvc repro` rewrites them: they make no tree dirty
+
+Inputs = dict[str, dict[str, Any]]
+
+
+def stage_inputs(
+    stage: str, params: dict[str, Any], dvc_yaml: Path = paths.DVC_YAML, root: Path = Path()
+) -> Inputs:
+    """What dvc.yaml says that `stage` depends on: `{"files": {path: sha256}, "params": {...}}`.
+
+    `params` is params.yaml as nested dictionaries. A folder stands for its manifest (manifest.json
+    or config.json); one that has none, for every file in it. Raises UserError where one is missing.
+    """
+    from ruamel.yaml import YAML
+
+    definition = YAML(typ="safe").load(root / dvc_yaml)["stages"][stage]
+    hashes: dict[str, str] = {}
+    for dependency in definition.get("deps", []):
+        path = _resolve(dependency, params)
+        for file in _files(root / path, stage):
+            hashes[file.relative_to(root).as_posix()] = files.file_hash(file)
+    values = {key: _lookup(params, key) for key in definition.get("params", [])}
+    return {"files": hashes, "params": values}
+
+
+def stage_key(inputs: Inputs, train_key: str = "") -> str:
+    """The name of a stage's result by its inputs: the same inputs give the same key.
+
+    An evaluation's key also holds the `train_key` of the training that it evaluates.
+    """
+    return files.json_hash({**inputs, "train_key": train_key} if train_key else inputs)
+
+
+def difference(before: Inputs, after: Inputs) -> list[str]:
+    """The changes from `before` to `after`, one line each, params first."""
+    old, new = flatten(before["params"]), flatten(after["params"])
+    lines = [
+        f"{key}: {old.get(key, '(absent)')} -> {new.get(key, '(absent)')}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) or (key in old) != (key in new)
+    ]
+    for path in sorted(before["files"].keys() | after["files"].keys()):
+        if path not in after["files"]:
+            lines.append(f"{path} no longer used")
+        elif path not in before["files"]:
+            lines.append(f"{path} added")
+        elif before["files"][path] != after["files"][path]:
+            lines.append(f"{path} changed")
+    return lines
+
+
+def flatten(params: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"train": {"lr_g": 1e-4}}` as `{"train.lr_g": 1e-4}`; lists as JSON text."""
+    flat: dict[str, Any] = {}
+    for key, value in params.items():
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = json.dumps(value) if isinstance(value, list) else value
+    return flat
+
+
+def exp_name() -> str | None:
+    """The DVC experiment that this process belongs to, if any."""
+    return os.environ.get("DVC_EXP_NAME") or None
+
+
+def git_facts(root: Path = Path()) -> dict[str, str]:
+    """The state of the code: `git_commit`, `git_branch`, `git_dirty`, `git_baseline`, `git_diff`.
+
+    `git_diff` is what `git apply` needs to get from the commit to the tracked files as they are.
+    `git_dirty` is "true" or "false"; dvc.lock and reports/ do not count, nor do untracked files
+    outside pipeline/. In a DVC experiment the commit is the baseline. Raises UserError where there
+    is no git, no repository or no commit.
+    """
+    try:
+        commit = _git(root, "rev-parse", "--verify", "HEAD").strip()
+    except (subprocess.CalledProcessError, FileNotFoundError) as error:
+        raise UserError(
+            f"{root.resolve()} has no git commit to trace results back to; make one: "
+            "git init && git add -A && git commit -m start"
+        ) from error
+    excluded = [f":(exclude){path}" for path in NOT_CODE]
+    status = _git(root, "status", "--porcelain", "--untracked-files=all", "--", ".", *excluded)
+    changed = [
+        line
+        for line in status.splitlines()
+        if not line.startswith("??") or line[3:].startswith("pipeline/")
+    ]
+    return {
+        "git_commit": commit,
+        "git_branch": _git(root, "rev-parse", "--abbrev-ref", "HEAD").strip(),
+        "git_dirty": "true" if changed else "false",
+        "git_baseline": os.environ.get("DVC_EXP_BASELINE_REV") or commit,
+        "git_diff": _git(
+            root, "diff", "HEAD", "--no-ext-diff", "--no-color", "--binary", "--", ".", excluded[1]
+        ),
+    }
+
+
+def _git(root: Path, *arguments: str) -> str:
+    # Reading the status would otherwise take the index lock from a git command of the user's.
+    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+    done = subprocess.run(
+        ["git", *arguments],
+        cwd=root,
+        env=environment,
+        check=True,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+    )
+    return done.stdout
+
+
+def _resolve(template: str, params: dict[str, Any]) -> str:
+    return re.sub(r"\$\{\s*([\w.]+)\s*\}", lambda match: str(_lookup(params, match[1])), template)
+
+
+def _lookup(params: dict[str, Any], key: str) -> Any:
+    value: Any = params
+    for part in key.split("."):
+        if not isinstance(value, dict) or part not in value:
+            raise UserError(f"params.yaml lacks {key}, which dvc.yaml names")
+        value = value[part]
+    return value
+
+
+def _files(path: Path, stage: str) -> list[Path]:
+    if not path.exists():
+        raise UserError(
+            f"{path}, which stage {stage} depends on, is missing: run dvc repro {stage}"
+        )
+    if path.is_file():
+        return [path]
+    for name in MANIFESTS:
+        if (path / name).is_file():
+            return [path / name]
+    return sorted(
+        file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts
+    )

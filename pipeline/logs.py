@@ -1,0 +1,25 @@
+"""Logging as a stage or a command shows it: short lines on standard error."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+
+def setup() -> None:
+    """Log to standard error: INFO and above from here, WARNING and above from libraries.
+
+    `GAN_LOG_LEVEL=DEBUG` shows more.
+    """
+    from rich.console import Console
+    from rich.logging import RichHandler
+
+    console = Console(stderr=True)
+    handler: logging.Handler
+    if console.is_terminal:
+        handler = RichHandler(console=console, show_path=False, show_time=False, markup=False)
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("pipeline").setLevel(os.environ.get("GAN_LOG_LEVEL", "INFO").upper())

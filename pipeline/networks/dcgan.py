@@ -1,0 +1,89 @@
+"""DCGAN (Radford et al. 2016, arXiv:1511.06434) for images of 28, 32 or 64 pixels.
+
+Conditional: G gets the class as an embedding beside the latent vector; D adds the inner product of
+its features with a class embedding to its logit (projection, Miyato & Koyama 2018).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm as with_spectral_norm
+
+# image size -> (side of the coarsest feature map, number of doublings)
+SCALES = {28: (7, 2), 32: (4, 3), 64: (4, 4)}
+
+
+class Generator(nn.Module):
+    """Latent vectors (N, latent_dim) [and classes (N,)] -> images (N, C, S, S) in [-1, 1]."""
+
+    def __init__(
+        self, *, image_size: int, channels: int, latent_dim: int, n_classes: int, width: int
+    ) -> None:
+        super().__init__()
+        self.latent_dim, self.n_classes = latent_dim, n_classes
+        self.side, doublings = SCALES[image_size]
+        self.embedding = nn.Embedding(n_classes, latent_dim) if n_classes else None
+        channels_in = width * 2 ** (doublings - 1)
+        inputs = 2 * latent_dim if n_classes else latent_dim
+        self.project = nn.Linear(inputs, channels_in * self.side**2, bias=False)
+        layers: list[nn.Module] = [nn.BatchNorm2d(channels_in), nn.ReLU(inplace=True)]
+        for _ in range(doublings - 1):
+            layers += [
+                nn.ConvTranspose2d(channels_in, channels_in // 2, 4, 2, 1, bias=False),
+                nn.BatchNorm2d(channels_in // 2),
+                nn.ReLU(inplace=True),
+            ]
+            channels_in //= 2
+        layers += [nn.ConvTranspose2d(channels_in, channels, 4, 2, 1), nn.Tanh()]
+        self.body = nn.Sequential(*layers)
+        self.apply(_init)
+
+    def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        if self.embedding is not None:
+            latents = torch.cat([latents, self.embedding(labels)], dim=1)
+        coarse = self.project(latents).view(len(latents), -1, self.side, self.side)
+        return self.body(coarse.contiguous(memory_format=torch.channels_last))
+
+
+class Discriminator(nn.Module):
+    """Images (N, channels, S, S) in [-1, 1] [and classes (N,)] -> logits (N,), high for real."""
+
+    def __init__(
+        self, *, image_size: int, channels: int, n_classes: int, width: int, spectral_norm: bool
+    ) -> None:
+        super().__init__()
+        norm = with_spectral_norm if spectral_norm else _unchanged
+        side, halvings = SCALES[image_size]
+        layers: list[nn.Module] = []
+        channels_in, channels_out = channels, width
+        for _ in range(halvings):
+            layers += [
+                norm(nn.Conv2d(channels_in, channels_out, 4, 2, 1)),
+                nn.LeakyReLU(0.2, inplace=True),
+            ]
+            channels_in, channels_out = channels_out, channels_out * 2
+        self.body = nn.Sequential(*layers, nn.Flatten())
+        features = channels_in * side**2
+        self.head = norm(nn.Linear(features, 1))
+        self.embedding = norm(nn.Embedding(n_classes, features)) if n_classes else None
+        self.apply(_init)
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        features = self.body(images)
+        logits = self.head(features).squeeze(1)
+        if self.embedding is not None:
+            logits = logits + (features * self.embedding(labels)).sum(dim=1)
+        return logits
+
+
+def _unchanged(module: nn.Module) -> nn.Module:
+    return module
+
+
+def _init(module: nn.Module) -> None:
+    """N(0, 0.02) as in the paper, for what spectral normalisation does not rescale anyway."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        nn.init.normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

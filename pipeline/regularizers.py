@@ -1,0 +1,41 @@
+"""Terms added to D's loss: pure functions of D and images to scalars."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Critic = Callable[[Tensor], Tensor]  # images (N, C, H, W) -> logits (N,)
+
+
+@dataclass(frozen=True)
+class Regularizer:
+    """`weight * penalty`, computed at every `every`-th D update and scaled by `every` (lazily)."""
+
+    penalty: Callable[[Critic, Tensor, Tensor, Tensor], Tensor]
+    weight: float
+    every: int = 1
+
+
+def r1(critic: Critic, real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
+    """Half the mean squared gradient norm on reals (Mescheder et al. 2018, arXiv:1801.04406)."""
+    return 0.5 * _gradient(critic, real).square().sum(dim=(1, 2, 3)).mean()
+
+
+def gradient_penalty(critic: Critic, real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
+    """Mean squared distance of the gradient norm from 1 between real and fake images.
+
+    `mix` (N,) in [0, 1] says where between (Gulrajani et al. 2017, arXiv:1704.00028).
+    """
+    between = torch.lerp(fake, real, mix.view(-1, 1, 1, 1))
+    norms = _gradient(critic, between).square().sum(dim=(1, 2, 3)).sqrt()
+    return (norms - 1).square().mean()
+
+
+def _gradient(critic: Critic, images: Tensor) -> Tensor:
+    images = images.detach().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(critic(images).sum(), images, create_graph=True)
+    return gradient

@@ -1,0 +1,51 @@
+"""Stage `features`: train the data set's own feature extractor and keep the reals' features."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+
+from pipeline import errors, extractor, files, logs, paths
+from pipeline.config import load_params
+from pipeline.datasets import prepared
+from pipeline.progress import bar
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    config = load_params().features
+    data = prepared.load()
+    train, val = data.split("train"), data.split("val")
+    with bar("features: images", config.epochs * len(train)) as advance:
+        model = extractor.train_extractor(
+            train.images,
+            train.labels,
+            n_classes=data.n_classes,
+            dim=config.dim,
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            lr=config.lr,
+            seed=config.seed,
+            on_epoch=lambda epoch, loss: advance(len(train), note=f"loss {loss:.3f}"),
+        )
+    task = "rotation" if train.labels is None else "classes"
+    accuracy = extractor.accuracy(model, val.images, val.labels)
+    log.info(
+        "extractor: %.1f%% of the held-out %s are told right; %d features",
+        100 * accuracy,
+        task,
+        model.n_features,
+    )
+    with files.atomic_folder(paths.FEATURES) as folder:
+        extractor.save(model, folder, {"task": task, "val_accuracy": accuracy})
+        for split in ("train", "val", "test"):
+            features, logits = extractor.extract(model, data.split(split).images)
+            np.save(folder / f"{split}.npy", features)
+            np.save(folder / f"{split}_logits.npy", logits)
+
+
+if __name__ == "__main__":
+    logs.setup()
+    errors.run(main)

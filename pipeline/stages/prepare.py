@@ -1,0 +1,36 @@
+"""Stage `prepare`: the source's images, checked and cut to size, as three splits on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline import errors, logs, paths
+from pipeline.config import load_params
+from pipeline.datasets import open_source
+from pipeline.datasets.prepare import prepare
+
+
+def main() -> None:
+    config = load_params()
+    data = config.data
+    source = open_source(data.source, path=Path(data.path).expanduser(), cache=paths.downloads())
+    prepare(
+        source,
+        out=paths.PREPARED,
+        name=config.data_name,
+        source_name=data.source,
+        image_size=data.image_size,
+        channels=data.channels,
+        fit=data.fit,
+        resize_filter=data.resize_filter,
+        background=data.background,
+        max_refused=data.max_refused,
+        val_fraction=data.val_fraction,
+        test_fraction=data.test_fraction,
+        split_seed=data.split_seed,
+    )
+
+
+if __name__ == "__main__":
+    logs.setup()
+    errors.run(main)

@@ -1,0 +1,147 @@
+"""Where the MLflow store is, and making it once."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sqlite3
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from pipeline import paths
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+    from mlflow.tracking import MlflowClient
+
+SQLITE = "sqlite:///"
+LOCK_SECONDS = 600
+
+# MLflow waits minutes for a server that is away. Its runs are kept and delivered later, so seconds
+# are enough: two attempts of eight seconds where packets vanish, two seconds where none listens.
+SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "8",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+}
+
+
+def uri() -> str:
+    """MLFLOW_TRACKING_URI where it is set, else SQLite in the repository's root.
+
+    A relative SQLite path counts from that root: a temporary copy of the repository vanishes.
+    """
+    given = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
+    if not given.startswith(SQLITE):
+        return given
+    return f"{SQLITE}{paths.shared_root() / given.removeprefix(SQLITE)}"
+
+
+def shown_uri() -> str:
+    """`uri()` without a password."""
+    parts = urlsplit(uri())
+    if not parts.password:
+        return uri()
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def lock() -> BaseFileLock:
+    """The lock under which this machine's processes make the store and find or create runs."""
+    from filelock import FileLock
+
+    database = _database()
+    path = Path(f"{database}.lock") if database else paths.shared_root() / ".mlflow.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path, timeout=LOCK_SECONDS)
+
+
+def ready(experiment: str) -> tuple[MlflowClient, str]:
+    """A client and the id of `experiment`, both made where they are missing.
+
+    Raises UserError where the experiment was deleted; MLflow's and the operating system's errors
+    where the store cannot be reached.
+    """
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    for name in ("urllib3.connectionpool", "mlflow.store.db.utils", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    from mlflow.tracking import MlflowClient
+
+    database = _database()
+    if database and not _is_made(database):
+        with lock():
+            _make(database)
+    client = MlflowClient(tracking_uri=uri(), registry_uri=uri())
+    return client, _experiment_id(client, experiment)
+
+
+def _database() -> Path | None:
+    return Path(uri().removeprefix(SQLITE)) if uri().startswith(SQLITE) else None
+
+
+def _is_made(database: Path) -> bool:
+    # WAL is the last thing that `_make` sets, and the file remembers it.
+    if not database.exists():
+        return False
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        return bool(connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal")
+
+
+def _make(database: Path) -> None:
+    """Create the schema, which two processes must never do at once; then set WAL."""
+    if _is_made(database):
+        return
+    fresh = database
+    if not database.exists():
+        fresh = database.with_name(f".{database.name}.new")
+        fresh.unlink(missing_ok=True)
+        _create(fresh, _artifacts(database))
+    with contextlib.closing(sqlite3.connect(fresh, timeout=20)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+    fresh.replace(database)
+
+
+def _create(database: Path, artifacts: Path) -> None:
+    """Create the schema in memory and write it at once.
+
+    MLflow's 60 migrations commit one by one: 5 s on a disk, 1 s in memory. A kill in between them
+    would leave a file that MLflow can neither use nor mend.
+    """
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    memory = f"file:{uuid.uuid4().hex}?mode=memory&cache=shared"
+    with contextlib.closing(sqlite3.connect(memory, uri=True)) as source:
+        os.environ["MLFLOW_SQLALCHEMYSTORE_POOLCLASS"] = "StaticPool"  # else it guesses, and warns
+        try:
+            SqlAlchemyStore(f"{SQLITE}{memory}&uri=true", artifacts.as_uri())
+        finally:
+            del os.environ["MLFLOW_SQLALCHEMYSTORE_POOLCLASS"]
+        with contextlib.closing(sqlite3.connect(database)) as target:
+            source.backup(target)
+
+
+def _artifacts(database: Path) -> Path:
+    return database.parent / "mlartifacts"
+
+
+def _experiment_id(client: MlflowClient, name: str) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        with lock():
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                database = _database()
+                location = (_artifacts(database) / name).as_uri() if database else None
+                return str(client.create_experiment(name, artifact_location=location))
+    if found.lifecycle_stage != "active":
+        raise UserError(
+            f"the MLflow experiment {name} was deleted: restore it (mlflow experiments restore "
+            f"--experiment-id {found.experiment_id}) or give tracking.experiment another name"
+        )
+    return str(found.experiment_id)

@@ -1,0 +1,85 @@
+"""What listens to a training on images: progress, samples over time, a stop at divergence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.errors import UserError
+from pipeline.grids import grid, save_png
+from pipeline.sampling import generate, latents
+from pipeline.training.loop import Callback, Row
+from pipeline.training.state import State
+
+COLUMNS = 10
+GRID_IMAGES = 100
+
+
+class ShowProgress(Callback):
+    """Moves a progress bar that stands at step `start`."""
+
+    def __init__(self, advance: Callable[..., None], start: int) -> None:
+        self.advance, self.shown, self.note = advance, start, ""
+
+    def on_step(self, state: State, row: Row) -> None:
+        if "eval_fd" in row:
+            self.note = f"fd {row['eval_fd']:.2f} on val"
+        self.advance(state.step - self.shown, note=self.note)
+        self.shown = state.step
+
+
+class StopOnDivergence(Callback):
+    """Ends the training with a message at the first figure that is not a number."""
+
+    def on_step(self, state: State, row: Row) -> None:
+        bad = [name for name, value in row.items() if not math.isfinite(value)]
+        if bad:
+            raise UserError(
+                f"the training diverged: {', '.join(bad)} not finite at step {state.step}; "
+                "lower train.lr_g and train.lr_d, or set train.precision: fp32"
+            )
+
+
+class Grids(Callback):
+    """The same latent vectors through the averaged generator at every evaluation, as PNG files.
+
+    One class a row where the model is conditional. `on_file(step, path)` hears of each.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        latent_dim: int,
+        n_classes: int,
+        seed: int,
+        on_file: Callable[[int, Path], None],
+    ) -> None:
+        self.folder, self.on_file = folder, on_file
+        self.labels = grid_labels(n_classes) if n_classes else None
+        n = GRID_IMAGES if self.labels is None else len(self.labels)
+        self.latents = latents(n, latent_dim, seed)
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def on_eval(self, state: State, row: Row) -> None:
+        path = self.folder / f"step_{state.step:06d}.png"
+        save_png(path, grid(generate(state.ema, self.latents, self.labels), COLUMNS), scale=2)
+        self.on_file(state.step, path)
+
+
+def grid_labels(n_classes: int, rows: int = 10) -> np.ndarray:
+    """Labels (int64) of a grid with one class a row; of more than `rows` classes, the first."""
+    return np.repeat(np.arange(min(n_classes, rows)), COLUMNS)
+
+
+def reals_grid(images: np.ndarray, labels: np.ndarray | None, n_classes: int) -> np.ndarray:
+    """A grid of real images (n, H, W, C) in the order of `Grids`."""
+    if labels is None or not n_classes:
+        chosen = np.linspace(0, len(images) - 1, min(GRID_IMAGES, len(images))).astype(int)
+    else:
+        classes = range(min(n_classes, 10))
+        chosen = np.concatenate([np.flatnonzero(labels == k)[:COLUMNS] for k in classes])
+    return grid(images[chosen], COLUMNS)

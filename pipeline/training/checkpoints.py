@@ -1,0 +1,79 @@
+"""Checkpoints outside the stage's outs, by the key of what is trained, so that a kill loses little.
+
+`<root>/<key>/` holds state.pt, inputs.json (what the key was made of) and whatever the training
+keeps there meanwhile. A changed key finds no checkpoint and starts anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from pipeline import files, lineage
+from pipeline.training.state import State
+
+log = logging.getLogger(__name__)
+
+STATE = "state.pt"
+INPUTS = "inputs.json"
+
+
+@contextlib.contextmanager
+def hold(root: Path, key: str) -> Iterator[Path]:
+    """The folder of `key`, while no other process has it: two equal trainings go one by one."""
+    from filelock import FileLock, Timeout
+
+    folder = root / key
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(root / f"{key}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("the same training runs in another process: waiting for it to end")
+        lock.acquire()
+    try:
+        folder.mkdir(exist_ok=True)
+        yield folder
+    finally:
+        lock.release()
+
+
+def save(state: State, folder: Path) -> None:
+    """Write the state atomically: a kill leaves the last whole checkpoint."""
+    with files.atomic_file(folder / STATE) as fresh:
+        torch.save(state.state_dict(), fresh)
+
+
+def restore(state: State, folder: Path) -> bool:
+    """Load the last checkpoint into `state`; False where there is none."""
+    path = folder / STATE
+    if not path.exists():
+        return False
+    device = next(state.generator.parameters()).device
+    state.load_state_dict(torch.load(path, map_location=device, weights_only=True))
+    return True
+
+
+def remember_inputs(folder: Path, inputs: lineage.Inputs) -> None:
+    files.write_json(folder / INPUTS, inputs)
+
+
+def nearest(root: Path, inputs: lineage.Inputs) -> tuple[str, list[str]] | None:
+    """The most similar checkpoint of other inputs: its key and how they differ. None: no other."""
+    found = [
+        (folder.name, lineage.difference(files.read_json(folder / INPUTS), inputs))
+        for folder in sorted(root.glob("*"))
+        if (folder / STATE).exists() and (folder / INPUTS).exists()
+    ]
+    others = [(key, lines) for key, lines in found if lines]
+    return min(others, key=lambda item: len(item[1]), default=None)
+
+
+def discard(folder: Path) -> None:
+    """Remove the folder of a training that has ended well."""
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,223 @@
+"""The adversarial training loop: one for every recipe.
+
+It knows networks, a loss, regularizers, a balance and a task; nothing of DVC, MLflow or Optuna.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.losses import Loss
+from pipeline.regularizers import Regularizer
+from pipeline.training import devices, randomness
+from pipeline.training.schedules import Schedule
+from pipeline.training.state import State, update_average, weights_of
+from pipeline.training.tasks import Task
+
+Row = dict[str, float]
+
+
+class Callback:
+    """What listens to a training: override what is of interest. Rows are those of the history."""
+
+    def on_step(self, state: State, row: Row) -> None:
+        """After every `log_every` generator updates."""
+
+    def on_eval(self, state: State, row: Row) -> bool | None:
+        """After every `eval_every` generator updates; True asks the training to stop."""
+
+    def on_end(self, state: State) -> None:
+        """After the last step, or where the training was asked to stop."""
+
+
+def train(
+    state: State,
+    task: Task,
+    *,
+    loss: Loss,
+    regularizers: Sequence[Regularizer],  # added to D's loss
+    weight_clip: float | None,  # D's weights stay in [-weight_clip, weight_clip]
+    steps: int,  # generator updates in all, those of a resumed state included
+    lr_g: float,
+    lr_d: float,
+    schedule: Schedule,  # progress in [0, 1] -> factor on both rates
+    ema_decay: float,
+    precision: torch.dtype,  # of autocast; float32: none
+    seed: int,  # of the penalties' random mixes
+    log_every: int,
+    eval_every: int,
+    checkpoint_every: int,
+    evaluate: Callable[[nn.Module], dict[str, float]],  # EMA generator -> figures, `fd` among them
+    save: Callable[[State], None],
+    callbacks: Sequence[Callback] = (),
+) -> None:
+    """Train `state` in place up to `steps` generator updates, or until a callback asks to stop.
+
+    The result is a function of the arguments alone: stopping, saving, loading and going on at any
+    step gives the same weights, bit for bit, on the same machine.
+    """
+    device = next(state.generator.parameters()).device
+    g, d = state.generator, state.discriminator
+    d_parameters: list[Tensor] = list(d.parameters())
+    autocast = torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32)
+    meter = Meter(device)
+
+    def update_d(batch: Any, fake: Tensor) -> None:
+        real = task.real(batch)
+        with autocast:
+            real_logits = task.judge(d, real, batch).float()
+            fake_logits = task.judge(d, fake, batch).float()
+        total = loss.discriminator(real_logits, fake_logits)
+        for regularizer in regularizers:
+            if state.d_updates % regularizer.every == 0:
+                mix = randomness.uniform(len(real), seed, state.d_updates).to(device)
+                # In float32: a gradient of a gradient loses too much in half the bits.
+                penalty = regularizer.penalty(
+                    lambda images: task.judge(d, images, batch), real, fake.float(), mix
+                )
+                total = total + regularizer.weight * regularizer.every * penalty
+        state.optimizer_d.zero_grad()
+        total.backward()
+        state.optimizer_d.step()
+        if weight_clip is not None:
+            with torch.no_grad():
+                torch._foreach_clamp_min_(d_parameters, -weight_clip)
+                torch._foreach_clamp_max_(d_parameters, weight_clip)
+        state.d_updates += 1
+        state.images += len(real)
+        meter.add(
+            loss_d=total,
+            d_real=real_logits.mean(),
+            d_fake=fake_logits.mean(),
+            d_acc_real=(real_logits > loss.boundary).float().mean(),
+            d_acc_fake=(fake_logits <= loss.boundary).float().mean(),
+        )
+
+    def update_g(batch: Any, fake: Tensor) -> None:
+        for parameter in d_parameters:  # D's own gradients are not needed here
+            parameter.requires_grad_(False)
+        with autocast:
+            fake_logits = task.judge(d, fake, batch).float()
+        total = loss.generator(fake_logits)
+        extra = task.generator_terms(fake, batch)
+        if extra is not None:
+            total = total + extra
+        state.optimizer_g.zero_grad()
+        total.backward()
+        state.optimizer_g.step()
+        for parameter in d_parameters:
+            parameter.requires_grad_(True)
+        state.step += 1
+        # Early averages forget the untrained weights sooner.
+        decay = min(ema_decay, (1 + state.step) / (10 + state.step))
+        update_average(state.ema, g, decay)
+        meter.add(loss_g=total)
+
+    def draw() -> tuple[Any, Tensor]:
+        batch = task.batch(state.batches)
+        state.batches += 1
+        with autocast:
+            return batch, task.fake(g, batch)
+
+    def log_row(began: float, first_image: int) -> Row:
+        seconds = time.perf_counter() - began
+        state.seconds += seconds
+        row = {
+            "step": state.step,
+            "images": state.images,
+            "kimg": state.images / 1000,
+            "seconds": state.seconds,
+            **meter.means(),
+            "grad_norm_g": _gradient_norm(state.optimizer_g),
+            "grad_norm_d": _gradient_norm(state.optimizer_d),
+            "lr_g": state.optimizer_g.param_groups[0]["lr"],
+            "lr_d": state.optimizer_d.param_groups[0]["lr"],
+            "images_per_second": (state.images - first_image) / seconds,
+            "memory_mb": devices.peak_memory_mb(device),
+        }
+        state.history.append(row)
+        return row
+
+    g.train()
+    d.train()
+    began, first_image = time.perf_counter(), state.images
+    logged, stop = state.step, False
+    while state.step < steps and not stop:
+        factor = schedule(state.step / steps)
+        _set_rate(state.optimizer_g, lr_g * factor)
+        _set_rate(state.optimizer_d, lr_d * factor)
+        d_steps, g_steps = state.balance.ratio()
+        for _ in range(d_steps - 1):
+            with torch.no_grad():
+                batch, fake = draw()
+            update_d(batch, fake)
+        # The last fakes that D learns from are the first that G learns from: one pass through G
+        # saved in each round, and the gradient is the same in expectation.
+        batch, fake = draw()
+        update_d(batch, fake.detach())
+        update_g(batch, fake)
+        for _ in range(min(g_steps - 1, steps - state.step)):
+            update_g(*draw())
+
+        if _passed(logged, state.step, log_every) or state.step >= steps:
+            row = log_row(began, first_image)
+            evaluated = _passed(logged, state.step, eval_every) or state.step >= steps
+            if evaluated:
+                figures = evaluate(state.ema)
+                row.update({f"eval_{name}": value for name, value in figures.items()})
+                if figures["fd"] < state.best_score:
+                    state.best_step, state.best_score = state.step, figures["fd"]
+                    state.best_weights = weights_of(state.ema)
+            for callback in callbacks:
+                callback.on_step(state, row)
+                if evaluated:
+                    stop = bool(callback.on_eval(state, row)) or stop
+            # Only here: between two rows the meter holds sums that a checkpoint lacks.
+            if state.step < steps and _passed(logged, state.step, checkpoint_every):
+                save(state)
+            logged, began, first_image = state.step, time.perf_counter(), state.images
+    for callback in callbacks:
+        callback.on_end(state)
+
+
+class Meter:
+    """Means of scalars since the last look, summed on the device: no host sync in a step."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, **scalars: Tensor) -> None:
+        for name, scalar in scalars.items():
+            value = scalar.detach()
+            self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def means(self) -> Row:
+        """The means by name; starts anew."""
+        means = {name: float(total) / self.counts[name] for name, total in self.sums.items()}
+        self.sums, self.counts = {}, {}
+        return means
+
+
+def _passed(before: int, now: int, every: int) -> bool:
+    """Whether a multiple of `every` lies in (before, now]: a round may hold several updates."""
+    return now // every > before // every
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def _gradient_norm(optimizer: torch.optim.Optimizer) -> float:
+    """Norm of the gradients of the last update."""
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
+    present = [gradient for gradient in gradients if gradient is not None]
+    return float(torch.nn.utils.get_total_norm(present))

@@ -1,0 +1,122 @@
+"""From params.yaml to the objects of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from pipeline import networks
+from pipeline.config import Params
+from pipeline.errors import UserError
+from pipeline.losses import LOSSES
+from pipeline.regularizers import Regularizer, gradient_penalty, r1
+from pipeline.training.balance import BALANCES
+from pipeline.training.loop import Callback, train
+from pipeline.training.schedules import SCHEDULES
+from pipeline.training.state import State, average_of
+from pipeline.training.tasks import Generate
+
+
+def generator_config(params: Params, n_classes: int) -> dict[str, Any]:
+    """The generator's constructor arguments, `name` included: what its file must travel with."""
+    return {
+        "name": params.model.name,
+        "image_size": params.data.image_size,
+        "channels": params.data.channels,
+        "latent_dim": params.model.latent_dim,
+        "n_classes": n_classes,
+        "width": params.model.width,
+    }
+
+
+def make_state(params: Params, *, n_classes: int, device: torch.device) -> State:
+    """Networks with weights drawn from the seed, their optimizers and the balance, at step 0."""
+    generator, discriminator = networks.build(
+        **generator_config(params, n_classes),
+        spectral_norm=params.model.spectral_norm,
+        seed=params.seed,
+    )
+    for module in (generator, discriminator):
+        module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    settings = params.train
+    return State(
+        generator,
+        discriminator,
+        average_of(generator),
+        _adam(generator, settings.lr_g, settings.betas_g),
+        _adam(discriminator, settings.lr_d, settings.betas_d),
+        BALANCES[settings.balance](d_steps=settings.d_steps, g_steps=settings.g_steps),
+    )
+
+
+def make_task(
+    params: Params, images: np.ndarray, labels: np.ndarray | None, device: torch.device
+) -> Generate:
+    """Noise (and class) to image on uint8 images (n, H, W, C).
+
+    Raises UserError for a conditional model on data without labels.
+    """
+    if params.model.conditional and labels is None:
+        raise UserError(
+            f"model.conditional is true, but {params.data_name} has no labels: set it to false"
+        )
+    return Generate(
+        images,
+        labels if params.model.conditional else None,
+        latent_dim=params.model.latent_dim,
+        batch_size=params.train.batch_size,
+        max_shift=params.train.augment_shift,
+        seed=params.seed,
+        device=device,
+    )
+
+
+def regularizers(params: Params) -> list[Regularizer]:
+    terms = []
+    if params.loss.name == "wgan_gp":
+        terms.append(Regularizer(gradient_penalty, params.loss.gp_weight))
+    if params.loss.r1_gamma:
+        terms.append(Regularizer(r1, params.loss.r1_gamma, params.loss.r1_every))
+    return terms
+
+
+def run(
+    params: Params,
+    state: State,
+    task: Generate,
+    *,
+    precision: torch.dtype,
+    evaluate: Callable[[nn.Module], dict[str, float]],
+    save: Callable[[State], None],
+    callbacks: Sequence[Callback] = (),
+) -> None:
+    """Train `state` to the end of the recipe."""
+    settings = params.train
+    train(
+        state,
+        task,
+        loss=LOSSES[params.loss.name],
+        regularizers=regularizers(params),
+        weight_clip=params.loss.weight_clip if params.loss.name == "wgan" else None,
+        steps=settings.steps,
+        lr_g=settings.lr_g,
+        lr_d=settings.lr_d,
+        schedule=SCHEDULES[settings.lr_decay],
+        ema_decay=settings.ema_decay,
+        precision=precision,
+        seed=params.seed,
+        log_every=settings.log_every,
+        eval_every=settings.eval_every,
+        checkpoint_every=settings.checkpoint_every,
+        evaluate=evaluate,
+        save=save,
+        callbacks=callbacks,
+    )
+
+
+def _adam(module: nn.Module, lr: float, betas: list[float]) -> torch.optim.Optimizer:
+    return torch.optim.Adam(module.parameters(), lr=lr, betas=(betas[0], betas[1]), fused=True)

@@ -1,0 +1,77 @@
+"""Everything that decides the next step, and nothing else."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.training.balance import Balance
+
+Weights = dict[str, Tensor]
+
+
+@dataclass
+class State:
+    """Networks, optimizers and positions. Batches and noise are functions of the positions."""
+
+    generator: nn.Module
+    discriminator: nn.Module
+    ema: nn.Module  # moving average of the generator, in eval mode
+    optimizer_g: torch.optim.Optimizer
+    optimizer_d: torch.optim.Optimizer
+    balance: Balance
+    step: int = 0  # generator updates done
+    d_updates: int = 0
+    batches: int = 0  # batches drawn
+    images: int = 0  # reals shown to D
+    seconds: float = 0.0  # spent training, over all sessions
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_step: int = 0
+    best_score: float = float("inf")
+    best_weights: Weights | None = None
+
+    _MODULES = ("generator", "discriminator", "ema", "optimizer_g", "optimizer_d", "balance")
+    _VALUES = (
+        "step",
+        "d_updates",
+        "batches",
+        "images",
+        "seconds",
+        "history",
+        "best_step",
+        "best_score",
+        "best_weights",
+    )
+
+    def state_dict(self) -> dict[str, Any]:
+        modules = {name: getattr(self, name).state_dict() for name in self._MODULES}
+        return modules | {name: getattr(self, name) for name in self._VALUES}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name in self._MODULES:
+            getattr(self, name).load_state_dict(state[name])
+        for name in self._VALUES:
+            setattr(self, name, state[name])
+
+
+def average_of(generator: nn.Module) -> nn.Module:
+    """A copy of the generator to hold its moving average."""
+    return copy.deepcopy(generator).eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def update_average(ema: nn.Module, generator: nn.Module, decay: float) -> None:
+    """ema <- decay * ema + (1 - decay) * generator; running statistics likewise."""
+    averages = [*ema.parameters(), *ema.buffers()]
+    values = [*generator.parameters(), *generator.buffers()]
+    floats = [i for i, value in enumerate(values) if value.is_floating_point()]
+    torch._foreach_lerp_([averages[i] for i in floats], [values[i] for i in floats], 1 - decay)
+
+
+def weights_of(module: nn.Module) -> Weights:
+    """A copy of the module's state on the CPU."""
+    return {key: value.detach().cpu().clone() for key, value in module.state_dict().items()}

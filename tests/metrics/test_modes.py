@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeline.metrics import modes
+
+
+def test_label_kl_of_a_known_histogram():
+    labels = np.array([0, 0, 0, 1])
+    expected = 0.75 * np.log(0.75 / 0.5) + 0.25 * np.log(0.25 / 0.5)
+    assert modes.label_kl(labels, np.array([0.5, 0.5])) == pytest.approx(expected)
+
+
+def test_label_kl_of_equal_histograms_is_zero():
+    assert modes.label_kl(np.array([0, 1, 1, 2]), np.array([0.25, 0.5, 0.25])) == pytest.approx(0)
+
+
+def test_a_dropped_class_costs_minus_log_of_what_is_left():
+    labels = np.repeat(np.arange(9), 100)
+    assert modes.label_kl(labels, np.full(10, 0.1)) == pytest.approx(-np.log(0.9))
+    assert modes.modes(labels) == 9
+
+
+def test_label_kl_floor_is_the_mean_of_a_perfect_sampler():
+    rng = np.random.default_rng(0)
+    draws = [modes.label_kl(rng.integers(0, 10, 500), np.full(10, 0.1)) for _ in range(400)]
+    assert np.mean(draws) == pytest.approx(modes.label_kl_floor(10, 500), rel=0.15)
+
+
+def test_confidence_is_the_mean_of_the_largest_probability():
+    logits = np.log([[0.9, 0.1], [0.3, 0.7]]) + 1000
+    assert modes.confidence(logits) == pytest.approx(0.8)
+    assert modes.confidence(np.zeros((4, 5))) == pytest.approx(0.2)
+
+
+def test_within_variance_is_that_of_each_class_around_its_own_mean():
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(40, 3))
+    labels = np.repeat([0, 1], 20)
+    features[20:] += 100
+    variances = modes.within_variances(features, labels, 3)
+    assert variances[0] == pytest.approx(np.trace(np.cov(features[:20], rowvar=False)))
+    assert variances[1] == pytest.approx(np.trace(np.cov(features[20:], rowvar=False)))
+    assert np.isnan(variances[2])
+
+
+def test_within_var_ratio_is_the_worst_class_and_skips_the_unknown():
+    ratio = modes.within_var_ratio(np.array([2.0, 1.0, np.nan]), np.array([4.0, 1.0, 1.0]))
+    assert ratio == 0.5
+    assert modes.within_var_ratio(np.array([np.nan]), np.array([1.0])) == 0
+
+
+def test_jensen_shannon_is_zero_for_equal_and_log_2_for_disjoint_histograms():
+    p, q = np.array([0.5, 0.5, 0]), np.array([0, 0, 1.0])
+    assert modes.jensen_shannon(p, p) == 0
+    assert modes.jensen_shannon(p, q) == pytest.approx(np.log(2))
+
+
+def test_jensen_shannon_equals_scipys():
+    from scipy.spatial.distance import jensenshannon
+
+    rng = np.random.default_rng(0)
+    p, q = rng.dirichlet(np.ones(20)), rng.dirichlet(np.ones(20))
+    assert modes.jensen_shannon(p, q) == pytest.approx(jensenshannon(p, q) ** 2)

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeline.metrics import neighbours
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def _line(*points: float) -> np.ndarray:
+    return np.array(points, np.float32)[:, None]
+
+
+def test_hand_made_points():
+    real, fake = _line(0, 1, 2, 10), _line(0.5, 1.5, 5.5, 30)
+    # Reals' balls (k = 1): [-1, 1], [0, 2], [1, 3], [2, 18];
+    # fakes' balls: [-0.5, 1.5], [0.5, 2.5], [1.5, 9.5], [5.5, 54.5].
+    result = neighbours.precision_recall(real, fake, k=1)
+    assert result == {
+        "precision": 3 / 4,  # 0.5, 1.5 and 5.5 lie in a ball of reals
+        "recall": 4 / 4,
+        "density": (2 + 2 + 1 + 0) / 4,
+        "coverage": 4 / 4,
+    }
+
+
+def test_fakes_far_away_have_neither_precision_nor_recall(rng):
+    real = rng.normal(size=(100, 4))
+    result = neighbours.precision_recall(real, real + 1000, k=5)
+    assert result == {"precision": 0, "recall": 0, "density": 0, "coverage": 0}
+
+
+@pytest.mark.parametrize(("n", "m", "d", "scale"), [(400, 400, 64, 1), (300, 500, 16, 0.7)])
+def test_equals_prdc_and_torch_fidelity(rng, n, m, d, scale, capsys):
+    import torch
+    from prdc import compute_prdc
+    from torch_fidelity.metric_prc import prc_features_to_metric
+
+    real = rng.normal(5, 1, (n, d)).astype(np.float32)
+    fake = rng.normal(5.2, scale, (m, d)).astype(np.float32)
+    ours = neighbours.precision_recall(real, fake, k=5)
+    theirs = compute_prdc(real_features=real, fake_features=fake, nearest_k=5)
+    assert ours == pytest.approx(theirs, abs=1e-6)
+    third = prc_features_to_metric(
+        torch.from_numpy(fake), torch.from_numpy(real), prc_neighborhood=5, verbose=False
+    )
+    assert ours["precision"] == pytest.approx(third["precision"], abs=1e-6)
+    assert ours["recall"] == pytest.approx(third["recall"], abs=1e-6)
+
+
+def test_blocks_give_what_the_whole_gives(rng, monkeypatch):
+    real, fake = rng.normal(size=(150, 8)), rng.normal(size=(130, 8))
+    whole = neighbours.precision_recall(real, fake, k=3), neighbours.selfnn_ratio(fake, real)
+    monkeypatch.setattr(neighbours, "BLOCK", 17)
+    blocks = neighbours.precision_recall(real, fake, k=3), neighbours.selfnn_ratio(fake, real)
+    assert blocks == (pytest.approx(whole[0]), pytest.approx(whole[1]))
+
+
+def test_far_from_the_origin_distances_do_not_cancel(rng):
+    points = rng.normal(size=(200, 8))
+    near = neighbours.precision_recall(points[:100], points[100:], k=3)
+    far = neighbours.precision_recall(points[:100] + 1e4, points[100:] + 1e4, k=3)
+    assert far == pytest.approx(near)
+
+
+def test_selfnn_ratio_is_the_scale_of_the_fakes(rng):
+    real = rng.normal(size=(300, 6))
+    assert neighbours.selfnn_ratio(real, real) == pytest.approx(1)
+    assert neighbours.selfnn_ratio(real * 0.25, real) == pytest.approx(0.25, rel=1e-4)
+
+
+def test_selfnn_ratio_of_repeated_samples_is_zero(rng):
+    real = rng.normal(size=(300, 6))
+    assert neighbours.selfnn_ratio(real[np.arange(300) % 20], real) == pytest.approx(0, abs=2e-3)
+
+
+def test_selfnn_ratio_compares_equal_numbers(rng):
+    many, few = rng.normal(size=(2000, 6)), rng.normal(size=(200, 6))
+    assert neighbours.selfnn_ratio(many, few) == neighbours.selfnn_ratio(many[:200], few)
+
+
+def test_dup_rate_counts_repeats_of_whole_images(rng):
+    images = rng.integers(0, 256, (10, 4, 4, 1), dtype=np.uint8)
+    assert neighbours.dup_rate(images) == 0
+    assert neighbours.dup_rate(np.concatenate([images, images[:5]])) == pytest.approx(5 / 15)
+    assert neighbours.dup_rate(images[[0] * 8]) == pytest.approx(7 / 8)

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeline.metrics import scores
+
+
+def test_equals_torch_fidelity():
+    import torch
+    from torch_fidelity.metric_isc import isc_features_to_metric
+
+    logits = np.random.default_rng(0).normal(0, 3, (503, 10)).astype(np.float32)
+    theirs = isc_features_to_metric(torch.from_numpy(logits), splits=10, rng_seed=4)
+    mean, deviation = scores.inception_score(logits, seed=4)
+    assert mean == pytest.approx(theirs["inception_score_mean"], rel=1e-6)
+    assert deviation == pytest.approx(theirs["inception_score_std"], rel=1e-6)
+
+
+def test_certain_and_even_classes_score_their_number():
+    logits = 100.0 * np.eye(5)[np.arange(5000) % 5]
+    assert scores.inception_score(logits)[0] == pytest.approx(5, rel=0.01)
+
+
+def test_one_class_only_scores_one():
+    assert scores.inception_score(np.tile([9.0, 0, 0], (50, 1)))[0] == pytest.approx(1)

@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from pipeline import evaluation
+from pipeline.errors import UserError
+from pipeline.evaluation import Fakes, Settings
+
+CLASSES, D = 5, 12
+
+
+def draw(n: int, seed: int, labels: np.ndarray | None = None):
+    """Features in one clump a class, and the logits of a classifier that tells them apart."""
+    rng = np.random.default_rng(seed)
+    if labels is None:
+        labels = rng.permutation(np.arange(n) % CLASSES)
+    features = 4 * np.eye(CLASSES, D)[labels] + rng.normal(size=(n, D))
+    logits = features[:, :CLASSES] * 2
+    return features.astype(np.float32), logits.astype(np.float32)
+
+
+def pictures(n: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (n, 4, 4, 1), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return evaluation.build_reference(*draw(400, 0), [200] * CLASSES)
+
+
+@pytest.fixture(scope="module")
+def unlabelled():
+    return evaluation.build_reference(*draw(400, 0), None)
+
+
+@pytest.fixture(scope="module")
+def settings():
+    return Settings(draw(1000, 1)[0], bootstraps=50)
+
+
+@pytest.fixture(scope="module")
+def of_reals(reference, settings):
+    return evaluation.evaluate(Fakes(*draw(1000, 2), pictures(1000)), reference, settings)
+
+
+def test_every_figure_of_the_contract_is_there_and_is_json(of_reals):
+    assert set(of_reals) == {
+        *("fd", "fd_floor", "fd_ci_low", "fd_ci_high", "kid", "kid_se", "is_mean", "is_std"),
+        *("precision", "recall", "density", "coverage", "label_kl", "label_kl_floor", "modes"),
+        *("confidence", "confidence_real", "selfnn_ratio", "within_var_ratio", "ndb_jsd"),
+        *("dup_rate", "n_real", "n_fake"),
+        *("control_real_vs_real", "control_dropped_class", "controls"),
+    }
+    assert json.loads(json.dumps(of_reals, allow_nan=False)) == of_reals
+
+
+def test_real_against_real_sits_at_the_floor(of_reals):
+    assert of_reals["fd"] == pytest.approx(of_reals["fd_floor"], rel=0.3)
+    assert of_reals["fd_ci_low"] <= 0.05
+    assert abs(of_reals["kid"]) < 4 * of_reals["kid_se"]
+    assert of_reals["label_kl"] < 10 * of_reals["label_kl_floor"]
+    assert of_reals["selfnn_ratio"] == pytest.approx(1, abs=0.1)
+    assert of_reals["within_var_ratio"] == pytest.approx(1, abs=0.2)
+    assert of_reals["density"] == pytest.approx(1, abs=0.15)
+    assert of_reals["coverage"] > 0.9
+    assert of_reals["modes"] == CLASSES
+    assert of_reals["controls"] == 1
+
+
+def test_noise_in_the_features_raises_every_distance(reference, settings):
+    features, logits = draw(1000, 2)
+    rows = []
+    for noise in (0, 0.5, 1, 2):
+        noisy = features + noise * np.random.default_rng(3).normal(size=features.shape)
+        rows.append(evaluation.evaluate(Fakes(noisy, logits, pictures(1000)), reference, settings))
+    for key, sign in (("fd", 1), ("kid", 1), ("ndb_jsd", 1), ("precision", -1), ("density", -1)):
+        assert np.all(sign * np.diff([row[key] for row in rows]) > 0), key
+
+
+def test_a_dropped_class_is_seen(reference):
+    labels = np.arange(1000) % (CLASSES - 1)
+    healthy = evaluation.monitor(*draw(1000, 2), reference)
+    dropped = evaluation.monitor(*draw(1000, 2, labels), reference)
+    assert dropped["label_kl"] > healthy["label_kl"] + 0.15
+    assert dropped["ndb_jsd"] > healthy["ndb_jsd"] + 0.05
+    assert dropped["fd"] > healthy["fd"] + 0.5
+
+
+def test_a_few_images_repeated_are_seen(reference):
+    features, logits = draw(1000, 2)
+    repeated = np.random.default_rng(0).integers(0, 50, 1000)
+    signals = evaluation.monitor(features[repeated], logits[repeated], reference)
+    assert signals["selfnn_ratio"] < 0.1
+    assert signals["ndb_jsd"] > 0.1
+
+
+def test_a_class_without_variety_is_seen(reference):
+    labels = np.arange(1000) % CLASSES
+    features, logits = draw(1000, 2, labels)
+    features[labels == 2] = 4 * np.eye(CLASSES, D)[2] + 0.1 * features[labels == 2]
+    assert evaluation.monitor(features, logits, reference)["within_var_ratio"] < 0.1
+
+
+def test_monitor_and_evaluation_give_the_same_figures(reference, settings, of_reals):
+    signals = evaluation.monitor(*draw(1000, 2), reference)
+    assert set(signals) == {"fd", "label_kl", "ndb_jsd", "selfnn_ratio", "within_var_ratio"}
+    assert signals == {key: of_reals[key] for key in signals}
+
+
+def test_monitor_of_fewer_fakes_than_features_is_finite(reference):
+    assert np.isfinite(list(evaluation.monitor(*draw(10, 2), reference).values())).all()
+
+
+def test_a_conditional_model_has_a_label_accuracy(reference, settings):
+    labels = np.arange(500) % CLASSES
+    features, logits = draw(500, 2, labels)
+    wrong = labels.copy()
+    wrong[:250] = (wrong[:250] + 1) % CLASSES
+    fakes = Fakes(features, logits, pictures(500), wrong)
+    accuracy = evaluation.evaluate(fakes, reference, settings)["label_accuracy"]
+    assert accuracy == pytest.approx(0.5, abs=0.05)
+
+
+def test_without_labels_groups_are_bins_of_the_reals(unlabelled, settings):
+    features, logits = draw(1000, 2)
+    result = evaluation.evaluate(Fakes(features, logits, pictures(1000)), unlabelled, settings)
+    assert "is_mean" not in result
+    assert "confidence" not in result
+    assert result["modes"] == evaluation.UNLABELLED_GROUPS
+    dropped = evaluation.monitor(*draw(1000, 2, np.arange(1000) % 4), unlabelled)
+    assert dropped["label_kl"] > result["label_kl"] + 0.1
+
+
+def test_a_class_without_training_images_leaves_label_kl_finite():
+    reference = evaluation.build_reference(*draw(400, 0), [200, 200, 200, 200, 0])
+    assert 0.5 < evaluation.monitor(*draw(500, 1), reference)["label_kl"] < 10
+
+
+def test_neighbours_compare_equal_numbers(reference, settings):
+    features, logits = draw(1000, 2)
+    many = evaluation.evaluate(Fakes(features, logits, pictures(1000)), reference, settings)
+    equal = evaluation.evaluate(
+        Fakes(features[:400], logits[:400], pictures(400)), reference, settings
+    )
+    for key in ("precision", "recall", "density", "coverage", "selfnn_ratio"):
+        assert many[key] == equal[key]
+
+
+def test_too_few_reals_are_refused_with_the_way_out():
+    with pytest.raises(UserError, match=r"data\.test_fraction"):
+        evaluation.build_reference(*draw(10, 0), [2] * CLASSES)
+
+
+def test_controls_pass_on_any_draw_of_reals():
+    for seed in range(20):
+        n = 40 if seed % 2 else 300
+        labels = np.random.default_rng(seed).integers(0, CLASSES, n)
+        reference = evaluation.build_reference(*draw(n, seed, labels), [60] * CLASSES)
+        assert evaluation.controls(reference) == {"real_vs_real": True, "dropped_class": True}
+
+
+def test_control_real_vs_real_fails_where_the_distance_is_wrong(reference, monkeypatch):
+    from pipeline.metrics import frechet
+
+    true = frechet.distance
+    monkeypatch.setattr(frechet, "distance", lambda a, b: true(a, b) + 10)
+    assert not evaluation.controls(reference)["real_vs_real"]
+
+
+def test_control_dropped_class_fails_where_label_kl_is_blind(reference, monkeypatch):
+    from pipeline.metrics import modes
+
+    monkeypatch.setattr(modes, "label_kl", lambda labels, frequencies: 0.0)
+    assert not evaluation.controls(reference)["dropped_class"]
+
+
+def test_one_class_has_no_class_to_drop():
+    features, _ = draw(100, 0)
+    reference = evaluation.build_reference(features, np.zeros((100, 1), np.float32), [100])
+    assert evaluation.controls(reference) == {"real_vs_real": True}
+
+
+def test_protocol_names_what_numbers_must_share():
+    arguments = {
+        "extractor": "domain",
+        "extractor_digest": "e",
+        "n_real": 1,
+        "n_fake": 2,
+        "split": "test",
+        "split_sha256": "s",
+        "image_size": 28,
+        "channels": 1,
+        "resize_filter": "lanczos",
+        "neighbours": 5,
+        "bootstraps": 200,
+        "seed": 0,
+    }
+    result = evaluation.protocol(**arguments)
+    versions = result.pop("versions")
+    assert result == arguments
+    assert np.__version__ == versions["numpy"]

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline import extractor
+from pipeline.errors import UserError
+
+
+def bars(n: int, size: int = 16, channels: int = 1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Noisy images of a bright bar, whose place is their class (0 to 2); lower half darker."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, n)
+    images = rng.integers(0, 60, (n, size, size, channels), dtype=np.uint8)
+    width = size // 4
+    for image, label in zip(images, labels, strict=True):
+        start = size // 8 + label * width
+        image[:, start : start + width] += 150
+        image[size // 2 :] //= 2
+    return images, labels
+
+
+def train(images, labels, **changes):
+    arguments = {"dim": 16, "epochs": 6, "batch_size": 32, "lr": 0.005, "seed": 0}
+    return extractor.train_extractor(
+        images, labels, n_classes=None if labels is None else 3, **(arguments | changes)
+    )
+
+
+@pytest.fixture(scope="module")
+def data():
+    return bars(400)
+
+
+@pytest.fixture(scope="module")
+def trained(data):
+    return train(*data)
+
+
+def test_learns_the_classes(trained):
+    assert extractor.accuracy(trained, *bars(200, seed=1)) > 0.95
+
+
+def test_without_labels_learns_the_rotations(data):
+    model = train(data[0], None)
+    assert model.n_outputs == 4
+    assert extractor.accuracy(model, bars(100, seed=1)[0], None) > 0.9
+
+
+def test_features_are_standardised_on_the_training_images(trained, data):
+    features, logits = extractor.extract(trained, data[0])
+    assert features.dtype == logits.dtype == np.float32
+    assert features.shape == (400, trained.n_features)
+    assert logits.shape == (400, 3)
+    np.testing.assert_allclose(features.mean(axis=0), 0, atol=1e-4)
+    np.testing.assert_allclose(features.std(axis=0, ddof=1), 1, rtol=1e-4)
+
+
+def test_units_that_never_fire_are_dropped(trained):
+    raw = torch.randn(50, 16)
+    raw[:, 3] = -raw[:, 3].abs() - 0.1
+    raw[:, 7] = 2.0
+    model = extractor.Extractor(image_size=16, channels=1, n_outputs=3, dim=16)
+    model.standardise(raw)
+    assert model.keep.tolist() == [i for i in range(16) if i not in (3, 7)]
+    assert model.n_features == 14
+
+
+def test_save_and_load_give_identical_features(trained, data, tmp_path):
+    config = extractor.save(trained, tmp_path, {"task": "classes", "val_accuracy": 0.9})
+    loaded = extractor.load(tmp_path)
+    assert extractor.load_config(tmp_path) == config
+    for ours, theirs in zip(
+        extractor.extract(trained, data[0]), extractor.extract(loaded, data[0]), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_digest_names_weights_and_facts(trained, tmp_path):
+    facts = {"task": "classes", "val_accuracy": 0.9}
+    first = extractor.save(trained, tmp_path, facts)
+    assert extractor.save(trained, tmp_path, facts) == first
+    other = extractor.Extractor(**trained.kwargs)
+    assert extractor.save(other, tmp_path, facts)["digest"] != first["digest"]
+
+
+def test_missing_extractor_names_the_stage_to_run(tmp_path):
+    with pytest.raises(UserError, match="dvc repro features"):
+        extractor.load(tmp_path)
+
+
+def test_the_same_seed_gives_the_same_weights_and_leaves_the_global_state_alone(data):
+    images, labels = data[0][:100], data[1][:100]
+    before = torch.random.get_rng_state()
+    first, second, other = (train(images, labels, epochs=1, seed=s) for s in (1, 1, 2))
+    assert torch.equal(before, torch.random.get_rng_state())
+    for name, weights in first.state_dict().items():
+        assert torch.equal(weights, second.state_dict()[name]), name
+    assert not torch.equal(first.last.weight, other.last.weight)
+
+
+def test_floats_and_bytes_are_the_same_images(trained, data):
+    images = torch.from_numpy(data[0][:10])
+    floats = images.permute(0, 3, 1, 2).float() / 127.5 - 1
+    for a, b in zip(trained(images), trained(floats), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_batches_give_what_the_whole_gives(trained, data):
+    whole, pieces = (extractor.extract(trained, data[0], batch_size=n)[0] for n in (400, 33))
+    np.testing.assert_allclose(whole, pieces, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("size", "channels"), [(8, 1), (16, 3), (28, 1), (32, 3), (100, 3), (256, 1)]
+)
+def test_any_size_and_channels(size, channels):
+    model = extractor.Extractor(image_size=size, channels=channels, n_outputs=4, dim=8)
+    features, logits = extractor.extract(model, np.zeros((2, size, size, channels), np.uint8))
+    assert features.shape == (2, 8)
+    assert logits.shape == (2, 4)
+
+
+def test_fewer_images_than_a_batch_and_one_epoch(data):
+    model = train(data[0][:10], data[1][:10], epochs=1, batch_size=64)
+    assert np.isfinite(extractor.extract(model, data[0][:10])[1]).all()
+
+
+def test_on_epoch_hears_of_every_epoch(data):
+    losses = []
+    train(*data, epochs=3, on_epoch=lambda epoch, loss: losses.append((epoch, loss)))
+    assert [epoch for epoch, _ in losses] == [0, 1, 2]
+    assert losses[-1][1] < losses[0][1]
+
+
+def test_gradients_flow_through_a_trained_extractor(trained):
+    images = torch.zeros(2, 1, 16, 16, requires_grad=True)
+    trained(images)[0].sum().backward()
+    assert images.grad is not None
+
+
+def test_shift_moves_each_image_whole_and_repeats_the_edge():
+    images = np.arange(36, dtype=np.uint8).reshape(1, 6, 6, 1).repeat(50, axis=0)
+    moved = extractor.shift(images, np.random.default_rng(0), 1)
+    padded = np.pad(images[0], ((1, 1), (1, 1), (0, 0)), mode="edge")
+    windows = {padded[i : i + 6, j : j + 6].tobytes() for i in range(3) for j in range(3)}
+    assert {image.tobytes() for image in moved} == windows
+
+
+def test_rotate_turns_by_quarters():
+    image = np.arange(4, dtype=np.uint8).reshape(1, 2, 2, 1)
+    turned = extractor.rotate(image.repeat(2, axis=0), np.array([0, 1]))
+    assert turned[:, :, :, 0].tolist() == [[[0, 1], [2, 3]], [[1, 3], [0, 2]]]
