@@ -73,5 +73,8 @@ def update_average(ema: nn.Module, generator: nn.Module, decay: float) -> None:
 
 
 def weights_of(module: nn.Module) -> Weights:
-    """A copy of the module's state on the CPU."""
-    return {key: value.detach().cpu().clone() for key, value in module.state_dict().items()}
+    """A copy of the module's state on the CPU, in the plain memory format that files need."""
+    return {
+        key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for key, value in module.state_dict().items()
+    }

@@ -51,6 +51,7 @@ def test_store_is_made_once_and_keeps_wal(workspace: Path) -> None:
     assert store.ready("other")[1] != first
 
 
+@pytest.mark.slow
 def test_a_store_that_mlflow_made_is_taken_over(workspace: Path) -> None:
     from mlflow.tracking import MlflowClient
 

@@ -1,0 +1,81 @@
+"""What the stages wrote, read for the page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import files, paths
+from pipeline.datasets import prepared
+from pipeline.tracking.deliver import PROTOCOL, read_history
+from pipeline.tracking.record import RunRecord
+
+
+@dataclass(frozen=True)
+class Outs:
+    """The outs of prepare, features, train and evaluate.
+
+    `history` maps each column to float64 (rows,), NaN where the cell is empty. `features` (N, d),
+    `logits` (N, K) and `labels` (N,), the classes asked for or None, are those of the evaluated
+    samples; `train_features` and `test_features` of the reals, memory-mapped.
+    """
+
+    data: prepared.Prepared
+    training: RunRecord
+    evaluation: RunRecord
+    history: dict[str, np.ndarray]
+    grids: Path
+    metrics: dict[str, float]
+    protocol: dict[str, Any]
+    model: dict[str, Any]
+    features: np.ndarray
+    logits: np.ndarray
+    labels: np.ndarray | None
+    train_features: np.ndarray
+    test_features: np.ndarray
+
+    @property
+    def checkpoint(self) -> str:
+        """Which checkpoint was evaluated: best or last."""
+        return str(self.evaluation.params["evaluate.checkpoint"])
+
+    @property
+    def seed(self) -> int:
+        """Seed of the evaluated samples' latent vectors."""
+        return int(self.evaluation.params["evaluate.seed"])
+
+    @property
+    def class_counts(self) -> np.ndarray | None:
+        """Training images (K,) of each class; None without labels."""
+        counts = self.data.manifest["splits"]["train"]["class_counts"]
+        return None if counts is None else np.asarray(counts)
+
+
+def load(root: Path = Path()) -> Outs:
+    """Read the outs below `root`."""
+    evaluation = root / paths.EVALUATION
+    labels = evaluation / "labels.npy"
+    return Outs(
+        data=prepared.load(root / paths.PREPARED),
+        training=RunRecord.read(root / paths.TRAIN_REPORT),
+        evaluation=RunRecord.read(root / paths.EVALUATION_REPORT),
+        history=_columns(root / paths.TRAIN_REPORT / "history.csv"),
+        grids=root / paths.TRAIN_REPORT / "grids",
+        metrics=files.read_json(root / paths.METRICS),
+        protocol=files.read_json(root / paths.EVALUATION_REPORT / PROTOCOL),
+        model=files.read_json(root / paths.GENERATOR / "config.json"),
+        features=np.load(evaluation / "features.npy", mmap_mode="r"),
+        logits=np.load(evaluation / "logits.npy", mmap_mode="r"),
+        labels=np.load(labels) if labels.exists() else None,
+        train_features=np.load(root / paths.FEATURES / "train.npy", mmap_mode="r"),
+        test_features=np.load(root / paths.FEATURES / "test.npy", mmap_mode="r"),
+    )
+
+
+def _columns(path: Path) -> dict[str, np.ndarray]:
+    rows = read_history(path)
+    names = list(rows[0]) if rows else []
+    return {name: np.array([row[name] for row in rows], dtype=float) for name in names}

@@ -1,0 +1,317 @@
+"""The panels of the page: each a function from the outs to HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from pipeline import lineage
+from pipeline.report import markup, plots, samples, summary
+from pipeline.report.outs import Outs
+from pipeline.report.samples import Sampler
+from pipeline.report.summary import number
+
+MOMENTS = 8
+CLOSEST = 2
+
+
+def lead(outs: Outs) -> str:
+    """The sentence that says what came out, and the alarms."""
+    told = summary.sentence(outs.metrics, presence(outs))
+    found = summary.alarms(outs.metrics)
+    if found:
+        items = "".join(f"<li>{markup.escape(line)}</li>" for line in found)
+        box = f'<div class="box alarm" role="alert"><strong>Alarm</strong><ul>{items}</ul></div>'
+    else:
+        box = (
+            '<p class="box calm">No alarm: the controls passed, and no signal of mode collapse '
+            "is beyond its threshold.</p>"
+        )
+    return f'<p class="lead">{markup.escape(told)}</p>{box}'
+
+
+def presence(outs: Outs) -> str:
+    return summary.presence(
+        outs.logits, outs.data.class_names, outs.class_counts, outs.metrics["modes"]
+    )
+
+
+def facts(outs: Outs) -> str:
+    """What was trained, on what, from which code, for how long."""
+    tags, generator = outs.training.tags, outs.model["generator"]
+    step = outs.model[f"{outs.checkpoint}_step"]
+    dirty = " with uncommitted changes" if tags["git_dirty"] == "true" else ""
+    sizes = [f"{len(outs.data.split(name)):,} {name}" for name in ("train", "val", "test")]
+    channels = "gray" if outs.data.channels == 1 else "colour"
+    return markup.facts(
+        [
+            ("Run", outs.training.name),
+            ("Checkpoint", f"{outs.checkpoint}: step {step:,}{_kimg(outs, step)}, EMA weights"),
+            (
+                "Model",
+                f"{generator['name']}, {generator['latent_dim']} latent numbers, "
+                + (f"told the class ({generator['n_classes']})" if outs.model["n_classes"]
+                   else "not told a class"),
+            ),  # fmt: skip
+            ("Data", f"{outs.data.name}, {outs.data.image_size} pixels, {channels}"),
+            ("Images", ", ".join(sizes)),
+            ("Data digest", outs.data.digest[:12]),
+            ("Training time", _duration(outs)),
+            ("Device", f"{tags.get('device', '?')}, {tags.get('precision', '?')}"),
+            ("Commit", tags["git_commit"][:12] + dirty),
+            ("train_key", outs.training.key[:12]),
+        ]
+    )
+
+
+def figures(outs: Outs) -> str:
+    """Every figure with its interval, what reals reach, and what it means."""
+    rows = [
+        (row.key, row.value, row.interval, row.reals, row.meaning)
+        for row in summary.figures(outs.metrics)
+    ]
+    note = (
+        f"{outs.protocol['n_fake']:,} samples against the {outs.protocol['n_real']:,} images of "
+        f"the {outs.protocol['split']} split, which neither the generator nor the choice of its "
+        "checkpoint has seen."
+    )
+    head = ("Figure", "Value", "Interval", "Reals, or ideal", "What it says")
+    table = markup.table(head, rows, css="figures")
+    protocol = [(key, str(value)) for key, value in lineage.flatten(outs.protocol).items()]
+    more = markup.details("Protocol: what other numbers must share to be compared with these",
+                          markup.table(("Protocol", "Value"), protocol, css="keys"))  # fmt: skip
+    return markup.section("Figures", table + more, note)
+
+
+def uncurated(outs: Outs, sampler: Sampler, per_class: int) -> str:
+    """The first samples beside the first test images, in the same layout."""
+    reals = outs.data.split("test")
+    names = outs.data.class_names or []
+    if outs.labels is None or reals.labels is None:
+        n = min(per_class * 10, len(outs.features), len(reals))
+        fake_rows = _split(np.arange(n), per_class)
+        real_rows, labels = fake_rows, []
+        what = f"the first {n:,}"
+    else:
+        by_class = samples.rows_by_class(outs.labels, per_class)
+        of_reals = samples.rows_by_class(reals.labels, per_class)
+        fake_rows = list(by_class.values())
+        real_rows = [of_reals.get(k, np.array([], int)) for k in by_class]
+        labels = [names[k] for k in by_class]
+        what = f"the first {per_class} of each class"
+        if len(names) > len(labels):
+            what += f", {len(labels)} of {len(names)} classes"
+    fakes = samples.fit(sampler(np.concatenate(fake_rows)))
+    cut = np.cumsum([len(row) for row in fake_rows])[:-1]
+    size = fakes.shape[1]
+    pictures = {
+        "Samples, uncurated": np.split(fakes, cut),
+        "Real images of the test split": [
+            samples.fit(np.asarray(reals.images[row])) if len(row) else fakes[:0]
+            for row in real_rows
+        ],
+    }
+    halves = []
+    for title, rows in pictures.items():
+        uri = markup.image_uri(samples.rows_picture(rows, per_class), size)
+        alt = f"{title}: {len(rows)} rows" + (", one class a row" if labels else "")
+        body = markup.rows_picture(uri, alt, labels)
+        halves.append(f"<div><h3>{title}</h3>{body}</div>")
+    note = f"Uncurated: {what}, from seed {outs.seed}, none left out." + _reduced(outs)
+    return markup.section("Samples", f'<div class="pair">{"".join(halves)}</div>', note)
+
+
+def over_time(outs: Outs) -> str:
+    """The same latent vectors at several moments of the training, and reals last."""
+    shown = samples.moments(outs.grids, MOMENTS)
+    if not shown:
+        return ""
+    size = outs.data.image_size
+    reals = outs.grids / "reals.png"
+    strips = [samples.fit(samples.strip(path, size)) for _, path in shown]
+    names = [_kimg(outs, step, "").strip() or f"step {step:,}" for step, _ in shown]
+    if reals.exists():
+        strips.append(samples.fit(samples.strip(reals, size)))
+        names.append("real")
+    strips = [row[: samples.COLUMNS] for row in strips]
+    uri = markup.image_uri(samples.rows_picture(strips, samples.COLUMNS), strips[0].shape[1])
+    body = markup.rows_picture(
+        uri, f"{len(names)} rows: the samples of ten latent vectors at {', '.join(names)}", names
+    )
+    note = (
+        "Each column is one fixed latent vector through the averaged generator; kimg counts the "
+        "thousands of real images shown so far. The last row is real."
+    )
+    return markup.section("Over time", f'<div class="narrow">{body}</div>', note + _reduced(outs))
+
+
+def curves(outs: Outs) -> str:
+    """Every chart of `plots.CHARTS` that the history has columns for."""
+    drawn = []
+    for key, chart in plots.CHARTS.items():
+        lines, mark = {}, None
+        if key == "fd":
+            lines = {"floor on test": outs.metrics["fd_floor"]}
+            mark = _best(outs)
+        svg = plots.draw(chart, outs.history, lines=lines, mark=mark)
+        if svg is not None:
+            names = " and ".join(chart.columns.values())
+            alt = f"{chart.title} over kimg: {names}"
+            drawn.append(markup.figure(markup.svg_uri(svg), alt, chart.meaning))
+    if not drawn:
+        return ""
+    return markup.section("Training", f'<div class="charts">{"".join(drawn)}</div>')
+
+
+def classes(outs: Outs) -> str:
+    """How often each class appears among the samples and in training."""
+    names, counts = outs.data.class_names, outs.class_counts
+    if names is None or counts is None:
+        return ""
+    predicted = np.bincount(outs.logits.argmax(axis=1), minlength=len(names))
+    fakes, reals = predicted / predicted.sum(), counts / counts.sum()
+    ratio = fakes / np.maximum(reals, 1e-12)
+    told = np.flatnonzero(counts > 0)
+    least, most = told[ratio[told].argmin()], told[ratio[told].argmax()]
+    note = (
+        f"Classes as the extractor tells them. Least of its share: {names[least]} "
+        f"({number(ratio[least], 2)} times), most: {names[most]} ({number(ratio[most], 2)} times)."
+    )
+    svg = plots.class_shares(names, fakes, reals)
+    alt = "Bars: share of each class among samples and training images"
+    return markup.section("Classes", markup.figure(markup.svg_uri(svg), alt, css="wide"), note)
+
+
+def neighbours(outs: Outs, sampler: Sampler, shown: int) -> str:
+    """Samples beside their nearest training images, with distances for scale."""
+    if not shown:
+        return ""
+    train = outs.train_features
+    features = samples.first_rows(outs.features, train)
+    _, of_fakes = samples.nearest(features, train, 1)
+    _, of_tests = samples.nearest(samples.first_rows(outs.test_features, train), train, 1)
+    scale = max(float(np.median(of_tests)), np.finfo(np.float32).tiny)
+    labels = None if outs.labels is None else outs.labels[: len(features)]
+    plain = samples.one_a_class(labels, shown, len(features))
+    closest = of_fakes[:, 0].argsort(kind="stable")[:CLOSEST]
+    chosen = np.concatenate([plain, closest])
+    found, distances = samples.nearest(features[chosen], train, samples.NEAREST)
+    fakes = samples.fit(sampler(chosen))
+    images = outs.data.split("train").images
+    cards = []
+    for i, fake in enumerate(fakes):
+        title = "the closest of all" if i >= len(plain) else ""
+        reals = samples.fit(np.stack([images[j] for j in found[i]]))
+        pictures = [_tile(fake, "sample", title or "sample", "fake")]
+        pictures += [
+            _tile(real, "training image", f"{number(d)} ({number(d / scale, 2)}×)", "")
+            for real, d in zip(reals, distances[i], strict=True)
+        ]
+        cards.append(f'<div class="card">{"".join(pictures)}</div>')
+    note = (
+        "A sample (framed) and its nearest training images in feature space, with the distance "
+        "and how many times the median distance from a test image to its nearest training image "
+        f"that is. That median is {number(scale)}; of the samples' distances it is "
+        f"{number(float(np.median(of_fakes)))}, the least {number(float(of_fakes.min()))}. "
+        "Copies would stand far below 1×."
+    )
+    return markup.section("Nearest training images", f'<div class="cards">{"".join(cards)}</div>',
+                          note)  # fmt: skip
+
+
+def interpolations(outs: Outs, sampler: Sampler, rows: int) -> str:
+    """Slerps between latent vectors, a class a row."""
+    if not rows:
+        return ""
+    images = samples.fit(sampler.interpolations(rows))
+    size = images.shape[1]
+    picture = samples.rows_picture(np.split(images, rows), samples.COLUMNS)
+    labels = sampler.row_labels(rows)
+    names = [] if labels is None else [(outs.data.class_names or [])[k] for k in labels]
+    body = markup.rows_picture(
+        markup.image_uri(picture, size), f"{rows} rows of interpolated samples", names
+    )
+    note = (
+        "From one latent vector to another on the sphere (slerp)"
+        + (", the class of a row fixed" if names else "")
+        + ". Smooth changes speak against memorized images."
+    )
+    return markup.section("In between", f'<div class="narrow">{body}</div>', note)
+
+
+def data(outs: Outs) -> str:
+    """What `prepare` refused and found twice."""
+    manifest = outs.data.manifest
+    doubles = manifest["duplicates"]
+    across = sum(doubles["across"].values())
+    note = (
+        f"{manifest['refused']:,} files refused. Exact duplicates: "
+        f"{_counts(doubles['within'], 'within')}; {_counts(doubles['across'], 'across')}."
+        + (" Images that train and test share make the figures too good." if across else "")
+    )
+    rows = [
+        (name, f"{split['n']:,}", split["sha256"]) for name, split in manifest["splits"].items()
+    ]
+    table = markup.table(("Split", "Images", "sha256"), rows, css="keys")
+    return markup.section("Data", markup.details("Splits and their hashes", table), note)
+
+
+def params(outs: Outs) -> str:
+    """Every param of the training and of its evaluation, and the full keys."""
+    values = {**outs.training.params, **outs.evaluation.params}
+    rows = [(key, "" if value is None else str(value)) for key, value in sorted(values.items())]
+    origin = [
+        ("train_key", outs.training.key),
+        ("eval_key", outs.evaluation.key),
+        ("data digest", outs.data.digest),
+        *((f"{which}.safetensors", digest) for which, digest in outs.model["weights"].items()),
+        *sorted(outs.training.tags.items()),
+    ]
+    body = markup.details("All params", markup.table(("Key", "Value"), rows, css="keys"))
+    body += markup.details("Keys, hashes, git", markup.table(("Name", "Value"), origin, css="keys"))
+    return markup.section("Where it comes from", body)
+
+
+def _best(outs: Outs) -> tuple[float, float, str] | None:
+    at = np.flatnonzero(outs.history["step"] == outs.model["best_step"])
+    scores = outs.history.get("eval_fd")
+    if scores is None or not len(at) or not np.isfinite(scores[at[0]]):
+        return None
+    return float(outs.history["kimg"][at[0]]), float(scores[at[0]]), "best checkpoint"
+
+
+def _kimg(outs: Outs, step: int, before: str = ", ") -> str:
+    at = np.flatnonzero(outs.history["step"] == step)
+    return f"{before}{number(float(outs.history['kimg'][at[0]]))} kimg" if len(at) else ""
+
+
+def _duration(outs: Outs) -> str:
+    seconds = round(float(outs.history["seconds"][-1]))
+    hours, minutes = seconds // 3600, seconds // 60 % 60
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds % 60} s" if minutes else f"{seconds} s"
+
+
+def _reduced(outs: Outs) -> str:
+    if outs.data.image_size <= samples.SHOWN_SIZE:
+        return ""
+    return f" Shown at {samples.SHOWN_SIZE} of {outs.data.image_size} pixels."
+
+
+def _counts(counts: dict[str, int], how: str) -> str:
+    named = [f"{n:,} {how} {name}" for name, n in counts.items() if n]
+    return ", ".join(named) or f"none {how} splits"
+
+
+def _split(positions: np.ndarray, columns: int) -> list[np.ndarray]:
+    return [positions[i : i + columns] for i in range(0, len(positions), columns)]
+
+
+def _tile(image: np.ndarray, alt: str, caption: str, css: str) -> str:
+    return markup.figure(markup.image_uri(image, image.shape[0]), alt, caption, css)
+
+
+def join(parts: Iterable[str]) -> str:
+    return "\n".join(part for part in parts if part)

@@ -1,0 +1,159 @@
+"""What came out, in words: the first sentence, the alarms, and each figure with its meaning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+# Mode collapse, by METRICS.md: the figure, the side on which it is alarming, the threshold.
+THRESHOLDS = {
+    "label_kl": (">", 0.1, "the classes are out of proportion"),
+    "ndb_jsd": (">", 0.05, "parts of the data are missing or made too often"),
+    "selfnn_ratio": ("<", 0.5, "the samples resemble each other too much"),
+}
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """One line of the table of figures. `low`, `high`, `spread` and `reals` are names of metrics.
+
+    `ideal` is what a perfect generator comes to, where no metric `reals` says what reals do.
+    """
+
+    key: str
+    text: str
+    low: str = ""
+    high: str = ""
+    spread: str = ""
+    reals: str = ""
+    ideal: str = ""
+
+    @property
+    def companions(self) -> set[str]:
+        return {self.low, self.high, self.spread, self.reals}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A line of the table as text."""
+
+    key: str
+    value: str
+    interval: str
+    reals: str
+    meaning: str
+
+
+def number(value: float, digits: int = 3) -> str:
+    """`value` with so many significant digits; whole thousands with separators."""
+    if abs(value) >= 1000 or float(value).is_integer():
+        return f"{value:,.0f}"
+    return f"{value:.{digits}g}"
+
+
+def sentence(metrics: dict[str, float], presence: str) -> str:
+    """What came out, e.g. "fd 3.1 on 1,000 test images, 2.4 times the floor of 1.3 ...". """
+    fd, floor = metrics["fd"], metrics["fd_floor"]
+    return (
+        f"fd {number(fd)} on {metrics['n_real']:,} test images, {number(fd / floor, 2)} times the "
+        f"floor of {number(floor, 2)} that real images reach; {presence}."
+    )
+
+
+def presence(
+    logits: np.ndarray, class_names: list[str] | None, class_counts: np.ndarray | None, modes: float
+) -> str:
+    """Which classes are among the samples, told by the extractor's logits (N, K).
+
+    Without labels `modes`, the number of groups of similar reals that have a sample.
+    """
+    if class_names is None or class_counts is None:
+        return f"{modes:.0f} groups of similar images are present"
+    seen = np.bincount(logits.argmax(axis=1), minlength=len(class_names)) > 0
+    wanted = np.flatnonzero(class_counts > 0)
+    missing = [class_names[k] for k in wanted if not seen[k]]
+    if not missing:
+        return f"all {len(wanted)} classes are present"
+    named = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+    return f"{len(wanted) - len(missing)} of {len(wanted)} classes are present (missing: {named})"
+
+
+def alarms(metrics: dict[str, float]) -> list[str]:
+    """One line for each failed control and each signal of mode collapse beyond its threshold."""
+    lines = [
+        f"Control {key.removeprefix('control_')} failed: do not trust these figures."
+        for key, value in metrics.items()
+        if key.startswith("control_") and not value
+    ]
+    for key, (side, threshold, text) in THRESHOLDS.items():
+        value = metrics[key]
+        if value > threshold if side == ">" else value < threshold:
+            sign = "above" if side == ">" else "below"
+            lines.append(f"Mode collapse: {key} {number(value)} is {sign} {threshold}: {text}.")
+    return lines
+
+
+def figures(metrics: dict[str, float]) -> list[Figure]:
+    """Every metric once: those of `MEANINGS` in its order, then any that it does not know."""
+    rows = [_figure(meaning, metrics) for meaning in MEANINGS if meaning.key in metrics]
+    told = {meaning.key for meaning in MEANINGS} | {"n_real", "n_fake"}
+    told = told.union(*(meaning.companions for meaning in MEANINGS))
+    rows += [
+        Figure(key, _passed(value) if key.startswith("control_") else number(value), "", "",
+               CONTROLS.get(key, ""))
+        for key, value in metrics.items()
+        if key not in told
+    ]  # fmt: skip
+    return rows
+
+
+def _figure(meaning: Meaning, metrics: dict[str, float]) -> Figure:
+    interval = ""
+    if meaning.low in metrics:
+        interval = f"{number(metrics[meaning.low])} to {number(metrics[meaning.high])}"
+    elif meaning.spread in metrics:
+        interval = f"± {number(metrics[meaning.spread], 2)}"
+    reals = number(metrics[meaning.reals]) if meaning.reals in metrics else meaning.ideal
+    value = metrics[meaning.key]
+    text = _passed(value) if meaning.key == "controls" else number(value)
+    return Figure(meaning.key, text, interval, reals, meaning.text)
+
+
+def _passed(value: float) -> str:
+    return "passed" if value else "failed"
+
+
+CONTROLS = {
+    "control_real_vs_real": "Two halves of the reals are at distance 0, within the noise.",
+    "control_dropped_class": "A class taken away from the reals raises label_kl.",
+}
+
+MEANINGS = [
+    Meaning("fd", "Fréchet distance between samples and test images; lower is better. Interval: "
+            "95%, with the bias of a finite sample taken off, so it may lie below the value.",
+            low="fd_ci_low", high="fd_ci_high", reals="fd_floor"),
+    Meaning("kid", "Kernel distance; unbiased, so reals come to 0. Interval: one standard error.",
+            spread="kid_se", ideal="0"),
+    Meaning("precision", "Share of samples that lie among the reals: quality.", ideal="→ 1"),
+    Meaning("recall", "Share of reals that lie among the samples: variety.", ideal="→ 1"),
+    Meaning("density", "As precision, but counting how many reals are near.", ideal="≈ 1"),
+    Meaning("coverage", "Share of reals with a sample nearby: variety.", ideal="→ 1"),
+    Meaning("label_kl", "How far the classes are from their proportions in training; alarm above "
+            "0.1.", reals="label_kl_floor"),
+    Meaning("modes", "Classes, or groups of similar images, with at least one sample."),
+    Meaning("ndb_jsd", "How unevenly the samples fill the regions that reals fill; alarm above "
+            "0.05.", ideal="0"),
+    Meaning("selfnn_ratio", "Distance from a sample to its nearest sample, over that among reals; "
+            "alarm below 0.5.", ideal="1"),
+    Meaning("within_var_ratio", "Variety within the least varied class, over that of reals.",
+            ideal="1"),
+    Meaning("dup_rate", "Share of samples that repeat another one exactly.", ideal="0"),
+    Meaning("confidence", "Mean certainty of the extractor about a sample's class.",
+            reals="confidence_real"),
+    Meaning("label_accuracy", "Share of samples told to be of the class that was asked for.",
+            ideal="→ 1"),
+    Meaning("is_mean", "Inception score, at most the number of classes: information only.",
+            spread="is_std"),
+    Meaning("controls", "The metrics see what is planted and nothing where nothing is."),
+]  # fmt: skip

@@ -1,0 +1,99 @@
+"""params.yaml: what is refused, and in which words."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import config
+from pipeline.errors import ConfigError
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def values() -> dict[str, Any]:
+    return copy.deepcopy(config.read_yaml(ROOT / "params.yaml"))
+
+
+def test_the_shipped_file_is_valid(values: dict[str, Any]) -> None:
+    assert config.check(values).data_name == "mnist5k"
+
+
+def test_every_key_is_documented_or_obvious(values: dict[str, Any]) -> None:
+    """Each key has a description in the schema or a comment in the shipped file."""
+    text = (ROOT / "params.yaml").read_text()
+    for section in values:
+        if not isinstance(values[section], dict):
+            continue
+        fields = config.Params.model_fields[section].annotation.model_fields  # type: ignore[union-attr]
+        assert list(values[section]) == list(fields), f"order of {section}"
+    assert text.startswith("# yaml-language-server")
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "words"),
+    [
+        ("train", "lr_g", -1.0, ["train.lr_g", "-1.0", "greater than 0"]),
+        ("train", "steps", 0, ["train.steps", "greater than or equal to 1"]),
+        ("train", "steps", "many", ["train.steps", "'many'", "integer"]),
+        ("train", "device", "gpu", ["train.device", "'gpu'"]),
+        ("loss", "name", "hnge", ["loss.name", "'hnge'", "'hinge'"]),
+        ("data", "source", "folder", ["data", "name must be given"]),
+        ("data", "image_size", 30, ["data.image_size", "28, 32 or 64"]),
+        ("data", "val_fraction", 0.9, ["val_fraction"]),
+    ],
+)
+def test_a_wrong_value_names_key_value_and_what_is_allowed(
+    values: dict[str, Any], section: str, key: str, value: Any, words: list[str]
+) -> None:
+    values[section][key] = value
+    with pytest.raises(ConfigError) as caught:
+        config.check(values)
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "nearest"),
+    [
+        ("train", "lrg", "train.lr_g"),
+        ("train", "latent_dim", "model.latent_dim"),
+        ("evaluate", "sample", "evaluate.samples"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest_known_one(
+    values: dict[str, Any], section: str, key: str, nearest: str
+) -> None:
+    values[section][key] = 1
+    with pytest.raises(ConfigError, match=f"unknown key {section}.{key}; did you mean {nearest}"):
+        config.check(values)
+
+
+def test_all_mistakes_are_named_at_once(values: dict[str, Any]) -> None:
+    values["train"]["lr_g"] = 7
+    del values["evaluate"]["samples"]
+    with pytest.raises(ConfigError) as caught:
+        config.check(values)
+    assert "train.lr_g" in str(caught.value)
+    assert "evaluate.samples is missing" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["train: [", "just words", ""])
+def test_a_file_that_is_no_mapping_is_one_message(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"params\.yaml"):
+        config.load_params(path)
+
+
+def test_a_missing_file_says_where_to_run(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="missing"):
+        config.load_params(tmp_path / "params.yaml")
+
+
+def test_the_schema_knows_every_key(values: dict[str, Any]) -> None:
+    schema = config.json_schema()
+    assert set(schema["required"]) == set(values)
+    assert schema["$defs"]["Train"]["additionalProperties"] is False

@@ -1,0 +1,84 @@
+"""What every entry of a registry must do: a new one is tested without a new test."""
+
+import itertools
+
+import pytest
+import torch
+
+from pipeline.losses import LOSSES
+from pipeline.networks import NETWORKS, build
+from pipeline.training.schedules import SCHEDULES
+
+
+@pytest.mark.parametrize("name", LOSSES)
+class TestLoss:
+    def test_discriminator_gains_when_logits_separate(self, name: str) -> None:
+        loss = LOSSES[name].discriminator
+        middle = torch.full((4,), LOSSES[name].boundary)
+        assert loss(middle + 0.3, middle - 0.3) < loss(middle, middle)
+
+    def test_gradients_reach_both_players(self, name: str) -> None:
+        real, fake = torch.zeros(4, requires_grad=True), torch.zeros(4, requires_grad=True)
+        LOSSES[name].discriminator(real, fake).backward()
+        assert (real.grad < 0).all()  # type: ignore[operator]  # reals are pushed up,
+        assert (fake.grad >= 0).all()  # type: ignore[operator]  # fakes down or held
+        fake = torch.zeros(4, requires_grad=True)
+        LOSSES[name].generator(fake).backward()
+        assert (fake.grad < 0).all()  # type: ignore[operator]  # G wants fakes up
+
+
+@pytest.mark.parametrize("n_classes", [0, 5], ids=["unconditional", "conditional"])
+@pytest.mark.parametrize("channels", [1, 3], ids=["gray", "colour"])
+@pytest.mark.parametrize("image_size", [28, 32, 64])
+@pytest.mark.parametrize("name", NETWORKS)
+class TestNetwork:
+    def pair(self, name: str, image_size: int, channels: int, n_classes: int, seed: int = 0):
+        return build(
+            name,
+            image_size=image_size,
+            channels=channels,
+            latent_dim=6,
+            n_classes=n_classes,
+            width=4,
+            spectral_norm=True,
+            seed=seed,
+        )
+
+    def test_shapes_and_range(self, name, image_size, channels, n_classes) -> None:
+        generator, discriminator = self.pair(name, image_size, channels, n_classes)
+        labels = torch.arange(3) if n_classes else None
+        images = generator(torch.randn(3, 6), labels)
+        assert images.shape == (3, channels, image_size, image_size)
+        assert images.abs().max() <= 1
+        assert discriminator(images, labels).shape == (3,)
+
+    def test_weights_are_a_function_of_the_seed(
+        self, name, image_size, channels, n_classes
+    ) -> None:
+        first, second, other = (
+            self.pair(name, image_size, channels, n_classes, seed)[0].state_dict()
+            for seed in (0, 0, 1)
+        )
+        assert all(torch.equal(first[key], second[key]) for key in first)
+        assert any(not torch.equal(first[key], other[key]) for key in first)
+
+    def test_classes_matter_only_to_conditional_networks(
+        self, name, image_size, channels, n_classes
+    ) -> None:
+        generator, discriminator = self.pair(name, image_size, channels, n_classes)
+        generator.eval()
+        discriminator.eval()
+        if not n_classes:
+            return
+        latents, labels = torch.randn(3, 6), torch.arange(3)
+        images = generator(latents, labels)
+        assert not torch.equal(images, generator(latents, labels + 1))
+        assert not torch.equal(discriminator(images, labels), discriminator(images, labels + 1))
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules_start_at_one_and_never_rise(name: str) -> None:
+    values = [SCHEDULES[name](i / 10) for i in range(11)]
+    assert values[0] == 1
+    assert all(later <= earlier for earlier, later in itertools.pairwise(values))
+    assert values[-1] == pytest.approx(1 if name == "none" else 0)

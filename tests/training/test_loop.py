@@ -1,0 +1,229 @@
+"""The training loop on tiny networks: resume, ratios, clipping, stopping, history."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pipeline import networks
+from pipeline.losses import LOSSES
+from pipeline.regularizers import Regularizer, gradient_penalty, r1
+from pipeline.training import checkpoints
+from pipeline.training.balance import Fixed
+from pipeline.training.loop import Callback, train
+from pipeline.training.schedules import SCHEDULES
+from pipeline.training.state import State, average_of, update_average, weights_of
+from pipeline.training.tasks import Generate
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (50, 28, 28, 1), dtype=np.uint8)
+LABELS = RNG.integers(0, 3, 50)
+
+
+def make(
+    *, conditional: bool = True, d_steps: int = 1, g_steps: int = 1, name: str = "dcgan"
+) -> tuple[State, Generate]:
+    n_classes = 3 if conditional else 0
+    generator, discriminator = networks.build(
+        name,
+        image_size=28,
+        channels=1,
+        latent_dim=4,
+        n_classes=n_classes,
+        width=4,
+        spectral_norm=True,
+        seed=0,
+    )
+    optimizers = [
+        torch.optim.Adam(module.parameters(), lr=1e-3, betas=(0.0, 0.9))
+        for module in (generator, discriminator)
+    ]
+    state = State(
+        generator,
+        discriminator,
+        average_of(generator),
+        *optimizers,
+        Fixed(d_steps=d_steps, g_steps=g_steps),
+    )
+    task = Generate(
+        IMAGES,
+        LABELS if conditional else None,
+        latent_dim=4,
+        batch_size=8,
+        max_shift=1,
+        seed=0,
+        device=torch.device("cpu"),
+    )
+    return state, task
+
+
+def run(state: State, task: Generate, steps: int, **changes: Any) -> State:
+    arguments: dict[str, Any] = {
+        "loss": LOSSES["non_saturating"],
+        "regularizers": [],
+        "weight_clip": None,
+        "lr_g": 1e-3,
+        "lr_d": 1e-3,
+        "schedule": SCHEDULES["cosine"],
+        "ema_decay": 0.9,
+        "precision": torch.float32,
+        "seed": 0,
+        "log_every": 2,
+        "eval_every": 4,
+        "checkpoint_every": 4,
+        "evaluate": lambda generator: {"fd": float(sum(p.sum() for p in generator.parameters()))},
+        "save": lambda state: None,
+    }
+    train(state, task, steps=steps, **{**arguments, **changes})
+    return state
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_a_resumed_training_is_bit_identical(tmp_path: Path, loss: str, precision: Any) -> None:
+    changes: dict[str, Any] = {
+        "loss": LOSSES[loss],
+        "precision": precision,
+        "weight_clip": 0.01 if loss == "wgan" else None,
+        "regularizers": [Regularizer(gradient_penalty, 10.0)] if loss == "wgan_gp" else [],
+    }
+    whole = run(*make(), steps=12, **changes)
+
+    class Kill(Callback):
+        def on_step(self, state: State, row: dict[str, float]) -> None:
+            if state.step == 10:
+                raise Killed
+
+    killed, task = make()
+    changes["save"] = lambda state: checkpoints.save(state, tmp_path)
+    with pytest.raises(Killed):
+        run(killed, task, steps=12, callbacks=[Kill()], **changes)
+    resumed, task = make()
+    assert checkpoints.restore(resumed, tmp_path)
+    assert resumed.step == 8
+    run(resumed, task, steps=12, **changes)
+
+    for name in ("generator", "discriminator", "ema"):
+        before, after = getattr(whole, name).state_dict(), getattr(resumed, name).state_dict()
+        assert all(torch.equal(before[key], after[key]) for key in before), name
+    assert whole.best_step == resumed.best_step
+    ours = [
+        {k: v for k, v in row.items() if "second" not in k and k != "memory_mb"}
+        for row in whole.history
+    ]
+    theirs = [
+        {k: v for k, v in row.items() if "second" not in k and k != "memory_mb"}
+        for row in resumed.history
+    ]
+    assert ours == theirs
+
+
+def test_ratios_are_kept_and_steps_count_generator_updates() -> None:
+    state = run(*make(d_steps=3), steps=6)
+    assert (state.step, state.d_updates, state.batches) == (6, 18, 18)
+    state = run(*make(g_steps=2), steps=6)
+    assert (state.step, state.d_updates, state.batches) == (6, 3, 6)
+
+
+def test_odd_ratios_end_at_the_last_step() -> None:
+    state = run(*make(g_steps=4), steps=6)
+    assert state.step == 6
+    assert state.history[-1]["step"] == 6
+
+
+def test_intervals_that_do_not_divide_each_other_lose_no_checkpoint() -> None:
+    saved = []
+    run(*make(), steps=12, log_every=3, checkpoint_every=4, save=lambda s: saved.append(s.step))
+    assert saved == [6, 9]  # at the first row after every fourth step; 12 is the end
+
+
+def test_weight_clipping_bounds_every_weight_of_d() -> None:
+    state = run(*make(), steps=3, weight_clip=0.01, loss=LOSSES["wgan"])
+    bound = max(float(p.detach().abs().max()) for p in state.discriminator.parameters())
+    assert bound <= 0.01
+
+
+def test_lazy_regularizers_act_at_their_interval() -> None:
+    calls = []
+
+    def counted(*arguments: Any) -> torch.Tensor:
+        calls.append(1)
+        return r1(*arguments)
+
+    run(*make(), steps=8, regularizers=[Regularizer(counted, 1.0, every=4)])
+    assert len(calls) == 2
+
+
+def test_a_callback_can_stop_the_training() -> None:
+    class Stop(Callback):
+        ended = False
+
+        def on_eval(self, state: State, row: dict[str, float]) -> bool:
+            return True
+
+        def on_end(self, state: State) -> None:
+            self.ended = True
+
+    stop = Stop()
+    state = run(*make(), steps=12, callbacks=[stop])
+    assert state.step == 4
+    assert stop.ended
+
+
+def test_the_best_checkpoint_is_that_of_the_lowest_distance() -> None:
+    scores = iter([3.0, 1.0, 2.0])
+    kept = []
+
+    def evaluate(generator: nn.Module) -> dict[str, float]:
+        kept.append(weights_of(generator))
+        return {"fd": next(scores)}
+
+    state = run(*make(), steps=12, evaluate=evaluate)
+    assert (state.best_step, state.best_score) == (8, 1.0)
+    assert state.best_weights is not None
+    assert all(torch.equal(state.best_weights[key], kept[1][key]) for key in kept[1])
+
+
+def test_history_rows_hold_the_curves() -> None:
+    state = run(*make(), steps=4)
+    assert [row["step"] for row in state.history] == [2, 4]
+    assert state.history[1]["images"] == 32
+    assert "eval_fd" in state.history[1]
+    assert "eval_fd" not in state.history[0]
+    for column in ("loss_g", "loss_d", "d_real", "d_fake", "grad_norm_g", "lr_d", "memory_mb"):
+        assert np.isfinite(state.history[0][column])
+    assert 0 <= state.history[0]["d_acc_real"] <= 1
+
+
+def test_rates_follow_the_schedule() -> None:
+    state = run(*make(), steps=10, schedule=SCHEDULES["linear"], lr_g=1e-2, log_every=1)
+    rates = [row["lr_g"] for row in state.history]
+    assert rates == pytest.approx([1e-2 * (1 - i / 10) for i in range(10)])
+
+
+def test_average_moves_by_its_decay() -> None:
+    generator = nn.Linear(2, 2)
+    ema = average_of(generator)
+    before = copy.deepcopy(ema.weight.data)
+    with torch.no_grad():
+        generator.weight += 1
+    update_average(ema, generator, 0.75)
+    torch.testing.assert_close(ema.weight, before + 0.25)
+
+
+@pytest.mark.parametrize("name", networks.NETWORKS)
+def test_discriminator_learns_to_tell_a_plain_difference(name: str) -> None:
+    """D sees bright images, G makes others: its loss falls well below chance."""
+    state, task = make(name=name, conditional=False)
+    assert isinstance(task.images, torch.Tensor)
+    task.images.fill_(250)
+    run(state, task, steps=40, lr_d=5e-3, lr_g=1e-6, schedule=SCHEDULES["none"])
+    assert state.history[-1]["loss_d"] < 0.5 * state.history[0]["loss_d"]
