@@ -42,8 +42,9 @@ class Generator(nn.Module):
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         if self.embedding is not None:
             latents = torch.cat([latents, self.embedding(labels)], dim=1)
-        coarse = self.project(latents).view(len(latents), -1, self.side, self.side)
-        return self.body(coarse.contiguous(memory_format=torch.channels_last))
+        # Units in the order of channels-last memory: the permuted view costs no copy.
+        coarse = self.project(latents).view(len(latents), self.side, self.side, -1)
+        return self.body(coarse.permute(0, 3, 1, 2))
 
 
 class Discriminator(nn.Module):
@@ -63,14 +64,14 @@ class Discriminator(nn.Module):
                 nn.LeakyReLU(0.2, inplace=True),
             ]
             channels_in, channels_out = channels_out, channels_out * 2
-        self.body = nn.Sequential(*layers, nn.Flatten())
+        self.body = nn.Sequential(*layers)
         features = channels_in * side**2
         self.head = norm(nn.Linear(features, 1))
         self.embedding = norm(nn.Embedding(n_classes, features)) if n_classes else None
         self.apply(_init)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        features = self.body(images)
+        features = self.body(images).permute(0, 2, 3, 1).flatten(1)
         logits = self.head(features).squeeze(1)
         if self.embedding is not None:
             logits = logits + (features * self.embedding(labels)).sum(dim=1)

@@ -40,8 +40,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], css: str = "") -> 
         )
         lines.append(f'<tr><th scope="row">{escape(first)}</th>{cells}</tr>')
     return (
-        f'<table class="{css}"><thead><tr>{top}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table>"
+        f'<table class="{css}"><thead><tr>{top}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
     )
 
 

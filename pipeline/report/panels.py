@@ -14,6 +14,7 @@ from pipeline.report.summary import number
 
 MOMENTS = 8
 CLOSEST = 2
+EVEN = 0.02  # shares that differ by less are equal to the eye
 
 
 def lead(outs: Outs) -> str:
@@ -43,6 +44,11 @@ def facts(outs: Outs) -> str:
     step = outs.model[f"{outs.checkpoint}_step"]
     dirty = " with uncommitted changes" if tags["git_dirty"] == "true" else ""
     sizes = [f"{len(outs.data.split(name)):,} {name}" for name in ("train", "val", "test")]
+    conditional = (
+        f"conditional on {outs.model['n_classes']} classes"
+        if outs.model["n_classes"]
+        else "unconditional"
+    )
     channels = "gray" if outs.data.channels == 1 else "colour"
     return markup.facts(
         [
@@ -50,10 +56,8 @@ def facts(outs: Outs) -> str:
             ("Checkpoint", f"{outs.checkpoint}: step {step:,}{_kimg(outs, step)}, EMA weights"),
             (
                 "Model",
-                f"{generator['name']}, {generator['latent_dim']} latent numbers, "
-                + (f"told the class ({generator['n_classes']})" if outs.model["n_classes"]
-                   else "not told a class"),
-            ),  # fmt: skip
+                f"{generator['name']}, latent_dim {generator['latent_dim']}, {conditional}",
+            ),
             ("Data", f"{outs.data.name}, {outs.data.image_size} pixels, {channels}"),
             ("Images", ", ".join(sizes)),
             ("Data digest", outs.data.digest[:12]),
@@ -175,9 +179,12 @@ def classes(outs: Outs) -> str:
     told = np.flatnonzero(counts > 0)
     least, most = told[ratio[told].argmin()], told[ratio[told].argmax()]
     note = (
-        f"Classes as the extractor tells them. Least of its share: {names[least]} "
-        f"({number(ratio[least], 2)} times), most: {names[most]} ({number(ratio[most], 2)} times)."
+        "Classes as the extractor sees them in the samples. Most below its share in training: "
+        f"{names[least]} ({number(100 * ratio[least], 2)}%), most above: {names[most]} "
+        f"({number(100 * ratio[most], 2)}%)."
     )
+    if ratio[most] - ratio[least] < EVEN:
+        note = "Classes as the extractor sees them in the samples: each has its share."
     svg = plots.class_shares(names, fakes, reals)
     alt = "Bars: share of each class among samples and training images"
     return markup.section("Classes", markup.figure(markup.svg_uri(svg), alt, css="wide"), note)
@@ -189,14 +196,14 @@ def neighbours(outs: Outs, sampler: Sampler, shown: int) -> str:
         return ""
     train = outs.train_features
     features = samples.first_rows(outs.features, train)
-    _, of_fakes = samples.nearest(features, train, 1)
-    _, of_tests = samples.nearest(samples.first_rows(outs.test_features, train), train, 1)
+    of_fakes = samples.nearest_distance(features, train)
+    of_tests = samples.nearest_distance(samples.first_rows(outs.test_features, train), train)
     scale = max(float(np.median(of_tests)), np.finfo(np.float32).tiny)
     labels = None if outs.labels is None else outs.labels[: len(features)]
     plain = samples.one_a_class(labels, shown, len(features))
-    closest = of_fakes[:, 0].argsort(kind="stable")[:CLOSEST]
+    closest = of_fakes.argsort(kind="stable")[:CLOSEST]
     chosen = np.concatenate([plain, closest])
-    found, distances = samples.nearest(features[chosen], train, samples.NEAREST)
+    found, distances = samples.nearest(features[chosen], train, min(samples.NEAREST, len(train)))
     fakes = samples.fit(sampler(chosen))
     images = outs.data.split("train").images
     cards = []
@@ -205,16 +212,16 @@ def neighbours(outs: Outs, sampler: Sampler, shown: int) -> str:
         reals = samples.fit(np.stack([images[j] for j in found[i]]))
         pictures = [_tile(fake, "sample", title or "sample", "fake")]
         pictures += [
-            _tile(real, "training image", f"{number(d)} ({number(d / scale, 2)}×)", "")
+            _tile(real, "training image", f"{d:.3g}\n{d / scale:.2f}×", "")
             for real, d in zip(reals, distances[i], strict=True)
         ]
         cards.append(f'<div class="card">{"".join(pictures)}</div>')
     note = (
         "A sample (framed) and its nearest training images in feature space, with the distance "
         "and how many times the median distance from a test image to its nearest training image "
-        f"that is. That median is {number(scale)}; of the samples' distances it is "
-        f"{number(float(np.median(of_fakes)))}, the least {number(float(of_fakes.min()))}. "
-        "Copies would stand far below 1×."
+        f"that is. That median is {number(scale)}; of the distances of "
+        f"{len(of_fakes):,} samples it is {number(float(np.median(of_fakes)))}, the least "
+        f"{number(float(of_fakes.min()))}. Copies would stand far below 1×."
     )
     return markup.section("Nearest training images", f'<div class="cards">{"".join(cards)}</div>',
                           note)  # fmt: skip

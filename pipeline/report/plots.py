@@ -26,7 +26,7 @@ STYLE = {
     "axes.spines.top": False,
     "axes.titlelocation": "left",
     "axes.titlesize": 11,
-    "axes.titleweight": "semibold",
+    "axes.titleweight": "bold",
     "font.family": ["DejaVu Sans"],
     "font.size": 9,
     "grid.color": "#e5e7eb",
@@ -71,7 +71,7 @@ def draw(
     if not shown:
         return None
     with matplotlib.rc_context(STYLE):
-        figure, axes = _canvas(5.2, 2.7)
+        figure, axes = _canvas(5.2, 2.7, top=0.55, bottom=0.45)
         for (column, name), colour in zip(shown.items(), (BLUE, ORANGE, GREEN), strict=False):
             x, y = thinned(history["kimg"], history[column])
             sparse = len(x) <= 40
@@ -111,15 +111,15 @@ def class_shares(names: list[str], fakes: np.ndarray, reals: np.ndarray) -> str:
     import matplotlib
 
     with matplotlib.rc_context(STYLE):
-        figure, axes = _canvas(10.4, 3.0)
+        few = range(len(names)) if len(names) <= 20 else range(0, len(names), -(-len(names) // 20))
+        long = max(len(names[i]) for i in few) > 5
+        figure, axes = _canvas(10.4, 2.6, top=0.3, bottom=0.9 if long else 0.3)
         places = np.arange(len(names))
         axes.bar(places - 0.2, 100 * reals, 0.38, color="#9ca3af", label="training images")
         axes.bar(places + 0.2, 100 * fakes, 0.38, color=BLUE, label="samples")
         axes.grid(False, axis="x")
         axes.set_axisbelow(True)
-        few = places if len(names) <= 20 else places[:: -(-len(names) // 20)]
-        long = max(len(names[i]) for i in few) > 5
-        axes.set_xticks(few, [names[i] for i in few], rotation=35 if long else 0,
+        axes.set_xticks(few, [names[i][:16] for i in few], rotation=35 if long else 0,
                         ha="right" if long else "center")  # fmt: skip
         axes.set_xlim(-0.6, len(names) - 0.4)
         axes.set_ylabel("% of images")
@@ -127,11 +127,14 @@ def class_shares(names: list[str], fakes: np.ndarray, reals: np.ndarray) -> str:
         return _svg(figure)
 
 
-def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
+def _canvas(width: float, height: float, *, top: float, bottom: float) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.add_subplot()
+    figure = Figure(figsize=(width, height))
+    # Fixed margins in inches: a layout engine takes longer than the drawing.
+    left, right = 0.52, 0.1
+    box = (left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height)
+    return figure, figure.add_axes(box)
 
 
 def _log_scale(axes: Any) -> None:
@@ -142,7 +145,7 @@ def _log_scale(axes: Any) -> None:
     if values.min() <= 0:
         return
     axes.set_yscale("log")
-    subs = (1.0, 2.0, 5.0) if values.max() / values.min() < 50 else (1.0,)
+    subs = (1.0, 2.0, 5.0) if values.max() / values.min() < 300 else (1.0,)
     axes.yaxis.set_major_locator(LogLocator(subs=subs))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
@@ -155,10 +158,12 @@ def _svg(figure: Figure) -> str:
     return text[text.index("<svg") :].replace("'DejaVu Sans'", FONTS)
 
 
-def _signal(key: str, title: str, meaning: str, *, log: bool) -> Chart:
+def _signal(key: str, title: str, meaning: str, ideal: float | None = None) -> Chart:
     side, threshold, _ = THRESHOLDS[key]
-    name = f"alarm {'above' if side == '>' else 'below'} {threshold}"
-    return Chart(title, {f"eval_{key}": key}, meaning, log=log, lines={name: threshold})
+    lines = {f"alarm {'above' if side == '>' else 'below'} {threshold}": threshold}
+    if ideal is not None:
+        lines["ideal"] = ideal
+    return Chart(title, {f"eval_{key}": key}, meaning, log=ideal is None, lines=lines)
 
 
 CHARTS = {
@@ -168,19 +173,17 @@ CHARTS = {
     "losses": Chart("Losses", {"loss_g": "generator", "loss_d": "discriminator"},
                     "They need not fall: the two play against each other."),
     "logits": Chart("D's mean logits", {"d_real": "real", "d_fake": "fake"},
-                    "D takes what is above 0 for real. Far apart: D wins.", lines={"undecided": 0}),
+                    "Far apart: D tells them with ease. Together: it is guessing."),
     "accuracy": Chart("D's accuracy", {"d_acc_real": "on real", "d_acc_fake": "on fake"},
                       "Both near 1: G gets little to learn from.", lines={"guessing": 0.5},
                       limits=(-0.03, 1.03)),
     "gradients": Chart("Gradient norms", {"grad_norm_g": "generator",
                                           "grad_norm_d": "discriminator"},
                        "Sudden jumps come before divergence.", log=True),
-    "label_kl": _signal("label_kl", "Collapse: classes", "KL of the classes' proportions.",
-                        log=True),
-    "ndb_jsd": _signal("ndb_jsd", "Collapse: regions", "Divergence over regions of feature space.",
-                       log=True),
+    "label_kl": _signal("label_kl", "Collapse: classes", "KL of the classes' proportions."),
+    "ndb_jsd": _signal("ndb_jsd", "Collapse: regions", "Divergence over regions of feature space."),
     "selfnn_ratio": _signal("selfnn_ratio", "Collapse: resemblance", "Distance between samples "
-                            "over that between reals; 1 is ideal.", log=False),
+                            "over that between reals.", ideal=1.0),
     "within_var_ratio": Chart("Collapse: variety within classes",
                               {"eval_within_var_ratio": "within_var_ratio"},
                               "Of the least varied class, over that of reals.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -139,23 +140,36 @@ def strip(path: Path, image_size: int, n: int = COLUMNS) -> np.ndarray:
 
 def nearest(queries: np.ndarray, references: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Positions and distances (n, k) of the k rows of `references` nearest to each query (n, d)."""
-    mean = references[:1000].mean(axis=0)
-    queries = (queries - mean).astype(np.float32)
-    squares = np.empty((len(queries), len(references)), np.float32)
-    for start in range(0, len(references), 8192):
-        block = (references[start : start + 8192] - mean).astype(np.float32)
-        norms = np.einsum("nd,nd->n", block, block)
-        squares[:, start : start + 8192] = norms - 2 * queries @ block.T
-    k = min(k, len(references))
-    found = np.argpartition(squares, k - 1, axis=1)[:, :k]
+    found = np.concatenate(
+        [block.argpartition(k - 1, axis=1)[:, :k] for block in _squares(queries, references)]
+    )
     # Once more for the few that were found, without the cancellation.
-    offsets = references[found.ravel()].reshape(*found.shape, -1) - mean - queries[:, None]
+    offsets = references[found.ravel()].reshape(*found.shape, -1) - queries[:, None]
     distances = np.linalg.norm(offsets, axis=2)
     order = distances.argsort(axis=1, kind="stable")
     return np.take_along_axis(found, order, 1), np.take_along_axis(distances, order, 1)
 
 
+def nearest_distance(queries: np.ndarray, references: np.ndarray) -> np.ndarray:
+    """Distance (n,) from each query (n, d) to its nearest row of `references`."""
+    blocks = [block.min(axis=1) for block in _squares(queries, references)]
+    return np.sqrt(np.maximum(np.concatenate(blocks), 0))
+
+
+def _squares(queries: np.ndarray, references: np.ndarray) -> Iterator[np.ndarray]:
+    """Squared distances (rows, len(references)) of the queries, a block of them at a time."""
+    mean = references.mean(axis=0)
+    references = (references - mean).astype(np.float32)
+    queries = (queries - mean).astype(np.float32)
+    norms = np.einsum("nd,nd->n", references, references)
+    for start in range(0, len(queries), 256):
+        block = queries[start : start + 256]
+        squares = block @ (-2 * references.T)
+        squares += norms
+        squares += np.einsum("nd,nd->n", block, block)[:, None]
+        yield squares
+
+
 def first_rows(features: np.ndarray, references: np.ndarray) -> np.ndarray:
     """So many of the first rows of `features` as a search among `references` does quickly."""
-    affordable = int(min(WORK / references.size, 2e8 / len(references)))
-    return features[: max(100, affordable)]
+    return features[: max(100, int(WORK / references.size))]

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.evaluation import UNLABELLED_GROUPS
+
 # Mode collapse, by METRICS.md: the figure, the side on which it is alarming, the threshold.
 THRESHOLDS = {
     "label_kl": (">", 0.1, "the classes are out of proportion"),
@@ -46,14 +48,14 @@ class Figure:
 
 
 def number(value: float, digits: int = 3) -> str:
-    """`value` with so many significant digits; whole thousands with separators."""
-    if abs(value) >= 1000 or float(value).is_integer():
+    """`value` with at least so many significant digits, never as a power of ten if above 1."""
+    if abs(value) >= 10**digits or float(value).is_integer():
         return f"{value:,.0f}"
     return f"{value:.{digits}g}"
 
 
 def sentence(metrics: dict[str, float], presence: str) -> str:
-    """What came out, e.g. "fd 3.1 on 1,000 test images, 2.4 times the floor of 1.3 ...". """
+    """What came out, e.g. "fd 3.1 on 1,000 test images, 2.4 times the floor of 1.3 ..."."""
     fd, floor = metrics["fd"], metrics["fd_floor"]
     return (
         f"fd {number(fd)} on {metrics['n_real']:,} test images, {number(fd / floor, 2)} times the "
@@ -69,7 +71,8 @@ def presence(
     Without labels `modes`, the number of groups of similar reals that have a sample.
     """
     if class_names is None or class_counts is None:
-        return f"{modes:.0f} groups of similar images are present"
+        every = f"{modes:.0f} of" if modes < UNLABELLED_GROUPS else "all"
+        return f"{every} {UNLABELLED_GROUPS} groups of similar images are present"
     seen = np.bincount(logits.argmax(axis=1), minlength=len(class_names)) > 0
     wanted = np.flatnonzero(class_counts > 0)
     missing = [class_names[k] for k in wanted if not seen[k]]

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from small_data import FORM, write_image
 
 from pipeline.datasets.folder import Folder, open_folder
 from pipeline.datasets.images import decode
 from pipeline.errors import UserError
+
+from .small_data import FORM, write_image
 
 
 def rows(source: Folder) -> list[tuple[str, int | None, str | None]]:

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_data import noise, write_idx
 
 from pipeline.datasets.idx import Idx, open_idx
 from pipeline.errors import UserError
+
+from .small_data import noise, write_idx
 
 
 def opened(path: Path) -> Idx:

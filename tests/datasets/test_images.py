@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from small_data import FORM, encoded, noise
 
 from pipeline.datasets import images
 from pipeline.datasets.images import ImageError, decode
+
+from .small_data import FORM, encoded, noise
 
 
 def saved(image: Image.Image, image_format: str = "PNG", **options: object) -> bytes:

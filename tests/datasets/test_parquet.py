@@ -6,11 +6,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from small_data import FORM, encoded, noise, write_image
 
 from pipeline.datasets.images import decode
 from pipeline.datasets.parquet import Parquet, open_parquet
 from pipeline.errors import UserError
+
+from .small_data import FORM, encoded, noise, write_image
 
 
 def write(path: Path, columns: dict, metadata: dict | None = None, **options: object) -> Path:

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_data import FORM, Listed, encoded, gray, noise
 
 from pipeline.datasets import prepared
 from pipeline.datasets.prepare import prepare
 from pipeline.datasets.records import Record
 from pipeline.errors import UserError
+
+from .small_data import FORM, Listed, encoded, gray, noise
 
 
 def run(source, out: Path, **changes) -> dict:

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_data import FORM, noise, write_idx, write_image
 
 from pipeline.datasets import open_source
 from pipeline.datasets.images import decode
 from pipeline.datasets.records import Source
 from pipeline.errors import UserError
+
+from .small_data import FORM, noise, write_idx, write_image
 
 NOWHERE = "http://127.0.0.1:9/"
 

@@ -12,12 +12,13 @@ import time
 import urllib.request
 from pathlib import Path
 
-import outs
 import pytest
 
 from pipeline import paths
 from pipeline.errors import UserError
 from pipeline.tracking import deliver, record, runs, store
+
+from . import outs
 
 pytestmark = pytest.mark.usefixtures("quick_store")
 

@@ -7,12 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import outs
 import pytest
 
 from pipeline import paths
 from pipeline.tracking import deliver, runs, store
 from pipeline.tracking.live import LiveRun
+
+from . import outs
 
 pytestmark = pytest.mark.usefixtures("quick_store")
 

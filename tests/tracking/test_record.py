@@ -3,12 +3,13 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-import outs
 import pytest
 
 from pipeline import files
 from pipeline.tracking import record
 from pipeline.tracking.record import RunRecord
+
+from . import outs
 
 
 @pytest.fixture

@@ -1,0 +1,135 @@
+"""A scratch repository with the working tree's files and a configuration that trains in seconds."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[2]
+
+TINY = {
+    "features.epochs": 1,
+    "model.name": "mlp",
+    "model.conditional": False,
+    "model.width": 16,
+    "train.steps": 40,
+    "train.log_every": 10,
+    "train.eval_every": 20,
+    "train.checkpoint_every": 10,
+    "train.eval_samples": 100,
+    "train.precision": "fp32",
+    "evaluate.samples": 200,
+    "evaluate.bootstraps": 20,
+}
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A clone in which commands run as a user's would."""
+
+    root: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        hidden = ("DVC_", "MLFLOW_", "COVERAGE", "PYTEST")
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(hidden)}
+        return kept | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "OMP_NUM_THREADS": "1",  # the same sums in the same order, whatever else runs
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        }
+
+    def run(self, *command: str, code: int = 0, **environment: str) -> str:
+        """Run a command here; its output, both streams. Fails unless it exits with `code`."""
+        done = subprocess.run(
+            command,
+            cwd=self.root,
+            env=self.environment | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        assert done.returncode == code, f"{command} exited with {done.returncode}:\n{done.stdout}"
+        return done.stdout
+
+    def set(self, **params: Any) -> None:
+        """Change keys of params.yaml, comments kept; `train__lr_g` for train.lr_g."""
+        path, yaml = self.root / "params.yaml", YAML()
+        values = yaml.load(path.read_text())
+        for key, value in params.items():
+            section, _, leaf = key.replace("__", ".").partition(".")
+            if leaf:
+                values[section][leaf] = value
+            else:
+                values[section] = value
+        with path.open("w") as file:
+            yaml.dump(values, file)
+
+    def runs(self) -> list[dict[str, Any]]:
+        """All runs of the store: name, stage, status, tags, params, metrics, oldest first."""
+        from mlflow.tracking import MlflowClient
+
+        client = MlflowClient(tracking_uri=f"sqlite:///{self.root}/mlflow.db")
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        found = client.search_runs(experiments, order_by=["attributes.start_time ASC"])
+        return [
+            {
+                "id": run.info.run_id,
+                "name": run.info.run_name,
+                "status": run.info.status,
+                "stage": run.data.tags["dvc_stage"],
+                "parent": run.data.tags.get("mlflow.parentRunId"),
+                "tags": run.data.tags,
+                "params": run.data.params,
+                "metrics": run.data.metrics,
+            }
+            for run in found
+        ]
+
+
+@pytest.fixture(scope="session")
+def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A workspace after `dvc repro`, committed. Shared: copy it before changing it."""
+    root = tmp_path_factory.mktemp("workspace") / "project"
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    for name in listed:
+        if (ROOT / name).is_file() and not name.startswith("tests/") and name != "dvc.lock":
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, root / name)
+    workspace = Workspace(root)
+    workspace.set(**{key.replace(".", "__"): value for key, value in TINY.items()})
+    workspace.run("git", "init", "--quiet", "--initial-branch=main")
+    workspace.run("git", "config", "user.name", "test")
+    workspace.run("git", "config", "user.email", "test@localhost")
+    workspace.run("git", "add", "--all")
+    workspace.run("git", "commit", "--quiet", "--message=start")
+    workspace.run("dvc", "repro")
+    workspace.run("git", "add", "--all")
+    workspace.run("git", "commit", "--quiet", "--message=reproduced")
+    return workspace
+
+
+@pytest.fixture
+def workspace(reproduced: Workspace, tmp_path: Path) -> Iterator[Workspace]:
+    """A copy of its own, DVC's cache and the MLflow store included."""
+    root = tmp_path / "project"
+    shutil.copytree(reproduced.root, root, symlinks=True)
+    yield Workspace(root)
+    shutil.rmtree(root)

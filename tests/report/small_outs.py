@@ -1,0 +1,158 @@
+"""Outs of all stages, as they write them, made in a moment and without training."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from pipeline import files, paths
+from pipeline.grids import grid, save_png
+from pipeline.networks import build
+from pipeline.sampling import class_labels
+from pipeline.tracking.record import RunRecord
+
+STARTED = 1_700_000_000_000
+N = {"train": 60, "val": 20, "test": 30}
+DIM = 6
+GIT = {"git_commit": "c0ffee" * 6, "git_branch": "main", "git_dirty": "false"}
+TRAIN_KEY, EVAL_KEY = "a" * 64, "e" * 64
+GOOD = {
+    "fd": 3.12, "fd_floor": 1.3, "fd_ci_low": 2.8, "fd_ci_high": 3.3, "kid": 0.01, "kid_se": 0.002,
+    "precision": 0.8, "recall": 0.7, "density": 0.9, "coverage": 0.75, "label_kl": 0.004,
+    "ndb_jsd": 0.01, "selfnn_ratio": 1.02, "within_var_ratio": 0.9, "label_kl_floor": 0.002,
+    "modes": 3, "dup_rate": 0.0, "control_real_vs_real": 1.0, "control_dropped_class": 1.0,
+    "controls": 1.0, "n_real": 1000, "n_fake": 40,
+}  # fmt: skip
+
+
+def write(
+    root: Path,
+    *,
+    class_names: list[str] | None = None,
+    conditional: bool = True,
+    image_size: int = 8,
+    channels: int = 1,
+    evaluations: int = 3,
+    missing_class: int | None = None,
+    metrics: dict[str, float] | None = None,
+) -> None:
+    """Write them below `root`. `class_names` None: unlabelled data."""
+    rng = np.random.default_rng(0)
+    n_classes = len(class_names or [])
+    labels = (
+        {s: rng.permutation(np.arange(n) % n_classes) for s, n in N.items()} if n_classes else {}
+    )
+    _prepared(root, rng, labels, class_names, image_size, channels)
+    (root / paths.FEATURES).mkdir(parents=True)
+    for split, n in N.items():
+        np.save(root / paths.FEATURES / f"{split}.npy", rng.normal(size=(n, DIM)).astype("f"))
+    given = n_classes if conditional else 0
+    _generator(root, image_size, channels, given)
+    _evaluation(root, rng, n_classes, given, missing_class, {**GOOD, **(metrics or {})})
+    _training(root, rng, image_size, channels, evaluations)
+
+
+def _prepared(root, rng, labels, class_names, size, channels) -> None:
+    folder = root / paths.PREPARED
+    folder.mkdir(parents=True)
+    splits = {}
+    for split, n in N.items():
+        images = rng.integers(0, 256, (n, size, size, channels), dtype=np.uint8)
+        np.save(folder / f"{split}.npy", images)
+        counts = None
+        if labels:
+            np.save(folder / f"{split}_labels.npy", labels[split])
+            counts = np.bincount(labels[split], minlength=len(class_names)).tolist()
+        splits[split] = {"n": n, "sha256": "0" * 64, "labels_sha256": None, "class_counts": counts}
+    manifest = {
+        "name": "dots & <lines>", "source": "folder", "kind": "image", "image_size": size,
+        "channels": channels, "class_names": class_names, "splits": splits, "refused": 2,
+        "duplicates": {"within": {"train": 4}, "across": {"train/test": 1}}, "digest": "d" * 64,
+    }  # fmt: skip
+    files.write_json(folder / "manifest.json", manifest)
+
+
+def _generator(root, size, channels, n_classes) -> None:
+    from safetensors.torch import save_file
+
+    shape = {
+        "image_size": size,
+        "channels": channels,
+        "latent_dim": 4,
+        "n_classes": n_classes,
+        "width": 8,
+    }
+    generator, _ = build("mlp", spectral_norm=False, seed=0, **shape)
+    folder = root / paths.GENERATOR
+    folder.mkdir(parents=True)
+    for which in ("best", "last"):
+        save_file(generator.state_dict(), folder / f"{which}.safetensors")
+    config = {
+        "train_key": TRAIN_KEY, "generator": {"name": "mlp", **shape}, "n_classes": n_classes,
+        "best_step": 100, "last_step": 300, "weights": {"best": "1" * 64, "last": "2" * 64},
+    }  # fmt: skip
+    files.write_json(folder / "config.json", config)
+
+
+def _evaluation(root, rng, n_classes, given, missing_class, metrics) -> None:
+    n = int(metrics["n_fake"])
+    folder = root / paths.EVALUATION
+    folder.mkdir(parents=True)
+    np.save(folder / "features.npy", rng.normal(size=(n, DIM)).astype("f"))
+    outputs = n_classes or 4
+    logits = np.eye(outputs, dtype="f")[np.arange(n) % outputs]
+    if missing_class is not None:
+        logits[:, missing_class] = -1
+    np.save(folder / "logits.npy", logits)
+    if given:
+        np.save(folder / "labels.npy", class_labels([1] * n_classes, n, seed=0))
+    files.write_json(root / paths.METRICS, metrics)
+    record = RunRecord(
+        kind="evaluate", key=EVAL_KEY, name="evaluate aaaaaaaa", experiment="gan",
+        params={"evaluate.checkpoint": "best", "evaluate.seed": 0}, metrics=metrics,
+        tags={**GIT, "train_key": TRAIN_KEY, "eval_key": EVAL_KEY, "dvc_stage": "evaluate"},
+        started=STARTED, ended=STARTED + 1000, status="FINISHED", train_key=TRAIN_KEY,
+        dataset={"name": "dots", "digest": "d" * 64, "source": "folder"},
+    )  # fmt: skip
+    protocol = {"n_real": 1000, "n_fake": n, "split": "test", "versions": {"torch": "2"}}
+    (root / paths.EVALUATION_REPORT).mkdir(parents=True)
+    files.write_json(root / paths.EVALUATION_REPORT / "protocol.json", protocol)
+    record.write(root / paths.EVALUATION_REPORT)
+
+
+def _training(root, rng, size, channels, evaluations) -> None:
+    folder = root / paths.TRAIN_REPORT
+    folder.mkdir(parents=True)
+    columns = ("loss_g", "loss_d", "d_real", "d_fake", "d_acc_real", "d_acc_fake", "grad_norm_g",
+               "grad_norm_d", "images_per_second")  # fmt: skip
+    signals = (
+        "eval_fd",
+        "eval_label_kl",
+        "eval_ndb_jsd",
+        "eval_selfnn_ratio",
+        "eval_within_var_ratio",
+    )
+    rows = []
+    for step in range(50, 50 * max(1, 2 * evaluations) + 1, 50):
+        row = {"step": step, "kimg": step * 0.064, "seconds": step / 10}
+        row |= {name: rng.uniform(0.1, 1) for name in columns}
+        if step % 100 == 0:
+            row |= {name: rng.uniform(0.01, 1) for name in signals}
+            images = rng.integers(0, 256, (30, size, size, channels), dtype=np.uint8)
+            save_png(folder / "grids" / f"step_{step:06d}.png", grid(images, 10), scale=2)
+            save_png(folder / "grids" / "reals.png", grid(images, 10), scale=2)
+        rows.append(row)
+    with (folder / "history.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, dict.fromkeys(name for row in rows for name in row))
+        writer.writeheader()
+        writer.writerows(rows)
+    record = RunRecord(
+        kind="train", key=TRAIN_KEY, name="train <aaaaaaaa>", experiment="gan",
+        params={"train.lr_g": 2e-4, "data.name": None},
+        tags={**GIT, "train_key": TRAIN_KEY, "dvc_stage": "train", "device": "cpu"},
+        started=STARTED, ended=STARTED + 60_000, status="FINISHED",
+        dataset={"name": "dots", "digest": "d" * 64, "source": "folder"},
+    )  # fmt: skip
+    record.write(folder)

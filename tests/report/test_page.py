@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from pipeline import paths
+from pipeline.networks import load_generator
+from pipeline.report import outs, page
+from pipeline.report.samples import Sampler
+from pipeline.tracking.deliver import report_key
+
+from . import small_outs
+
+VOID = {"meta", "link", "img", "br", "input"}
+CASES = {
+    "conditional": {"class_names": ["cat", "dog", "<emu>"]},
+    "labels, but not conditional": {"class_names": ["cat", "dog"], "conditional": False},
+    "no labels, colour": {"channels": 3},
+    "more classes than rows": {"class_names": [f"c{k}" for k in range(25)]},
+    "large colour images": {"image_size": 140, "channels": 3},
+    "never evaluated in training": {"class_names": ["cat", "dog"], "evaluations": 0},
+    "one evaluation": {"evaluations": 1},
+}
+
+
+class Balance(HTMLParser):
+    """Collects what is not closed in order, and every address."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.wrong: list[str] = []
+        self.addresses: list[str] = []
+        self.without_alt = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+        values = dict(attrs)
+        self.addresses += [values[name] or "" for name in ("src", "href") if name in values]
+        self.without_alt += tag == "img" and not values.get("alt")
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.wrong.append(tag)
+
+
+def build(root: Path, neighbours: int = 4, interpolations: int = 2) -> str:
+    found = outs.load(root)
+    generator, _ = load_generator(root / paths.GENERATOR, which=found.checkpoint)
+    sampler = Sampler(generator, n=len(found.features), seed=found.seed, labels=found.labels)
+    return page.build(
+        found, sampler, samples_per_class=5, neighbours=neighbours, interpolations=interpolations
+    )
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_page_is_whole_html_that_needs_no_other_file(tmp_path: Path, case):
+    small_outs.write(tmp_path, **CASES[case])
+    html = build(tmp_path)
+    parser = Balance()
+    parser.feed(html)
+    assert parser.wrong == []
+    assert parser.open == []
+    assert parser.addresses
+    assert all(address.startswith("data:") for address in parser.addresses)
+    assert parser.without_alt == 0
+    assert "<script" not in html
+    assert "@import" not in html
+    assert not re.search(r"url\(", html)
+    assert "No alarm" in html
+
+
+def test_the_first_sentence_says_what_came_out(tmp_path: Path):
+    small_outs.write(tmp_path, class_names=["cat", "dog", "emu"])
+    told = (
+        "fd 3.12 on 1,000 test images, 2.4 times the floor of 1.3 that real images reach; "
+        "all 3 classes are present."
+    )
+    body = build(tmp_path).partition("</h1>")[2]
+    assert body.strip().startswith(f'<p class="lead">{told}</p>')
+
+
+def test_planted_alarms_show(tmp_path: Path):
+    small_outs.write(
+        tmp_path,
+        class_names=["cat", "dog", "emu"],
+        missing_class=1,
+        metrics={
+            "label_kl": 0.4,
+            "ndb_jsd": 0.2,
+            "selfnn_ratio": 0.1,
+            "control_dropped_class": 0.0,
+        },
+    )
+    html = build(tmp_path)
+    assert "2 of 3 classes are present (missing: dog)" in html
+    box = html.partition('role="alert"')[2].partition("</div>")[0]
+    for name in ("label_kl", "ndb_jsd", "selfnn_ratio", "dropped_class failed"):
+        assert name in box
+    assert "No alarm" not in html
+
+
+def test_names_from_the_data_are_escaped(tmp_path: Path):
+    small_outs.write(tmp_path, class_names=["<b>", "dog"])
+    html = build(tmp_path)
+    assert "<b>" not in html
+    assert "&lt;b&gt;" in html
+    assert "<lines>" not in html
+
+
+def test_the_page_names_its_evaluation_where_delivery_looks_for_it(tmp_path: Path):
+    small_outs.write(tmp_path)
+    file = tmp_path / "index.html"
+    file.write_text(build(tmp_path), encoding="utf-8")
+    assert report_key(file) == small_outs.EVAL_KEY
+
+
+def test_the_same_outs_give_the_same_page(tmp_path: Path):
+    small_outs.write(tmp_path, class_names=["cat", "dog"])
+    assert build(tmp_path) == build(tmp_path)
+
+
+def test_neighbours_and_interpolations_can_be_left_out(tmp_path: Path):
+    small_outs.write(tmp_path)
+    html = build(tmp_path, neighbours=0, interpolations=0)
+    assert "Nearest training images" not in html
+    assert "In between" not in html
+
+
+def test_leaks_and_refused_files_are_told(tmp_path: Path):
+    small_outs.write(tmp_path)
+    html = build(tmp_path)
+    assert "2 files refused" in html
+    assert "4 within train" in html
+    assert "1 across train/test" in html
