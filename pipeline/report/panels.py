@@ -14,6 +14,7 @@ from pipeline.report.summary import number
 
 MOMENTS = 8
 CLOSEST = 2
+TIMES = "\N{MULTIPLICATION SIGN}"
 EVEN = 0.02  # shares that differ by less are equal to the eye
 
 
@@ -198,7 +199,7 @@ def neighbours(outs: Outs, sampler: Sampler, shown: int) -> str:
     features = samples.first_rows(outs.features, train)
     of_fakes = samples.nearest_distance(features, train)
     of_tests = samples.nearest_distance(samples.first_rows(outs.test_features, train), train)
-    scale = max(float(np.median(of_tests)), np.finfo(np.float32).tiny)
+    scale = max(float(np.median(of_tests)), 1e-12)
     labels = None if outs.labels is None else outs.labels[: len(features)]
     plain = samples.one_a_class(labels, shown, len(features))
     closest = of_fakes.argsort(kind="stable")[:CLOSEST]
@@ -212,7 +213,7 @@ def neighbours(outs: Outs, sampler: Sampler, shown: int) -> str:
         reals = samples.fit(np.stack([images[j] for j in found[i]]))
         pictures = [_tile(fake, "sample", title or "sample", "fake")]
         pictures += [
-            _tile(real, "training image", f"{d:.3g}\n{d / scale:.2f}×", "")
+            _tile(real, "training image", f"{d:.3g}\n{d / scale:.2f}{TIMES}", "")
             for real, d in zip(reals, distances[i], strict=True)
         ]
         cards.append(f'<div class="card">{"".join(pictures)}</div>')
@@ -221,7 +222,7 @@ def neighbours(outs: Outs, sampler: Sampler, shown: int) -> str:
         "and how many times the median distance from a test image to its nearest training image "
         f"that is. That median is {number(scale)}; of the distances of "
         f"{len(of_fakes):,} samples it is {number(float(np.median(of_fakes)))}, the least "
-        f"{number(float(of_fakes.min()))}. Copies would stand far below 1×."
+        f"{number(float(of_fakes.min()))}. Copies would stand far below 1{TIMES}."
     )
     return markup.section("Nearest training images", f'<div class="cards">{"".join(cards)}</div>',
                           note)  # fmt: skip
@@ -242,7 +243,7 @@ def interpolations(outs: Outs, sampler: Sampler, rows: int) -> str:
     note = (
         "From one latent vector to another on the sphere (slerp)"
         + (", the class of a row fixed" if names else "")
-        + ". Smooth changes speak against memorized images."
+        + ". Smooth changes are good; jumps hint at memorized images, no change at a collapse."
     )
     return markup.section("In between", f'<div class="narrow">{body}</div>', note)
 

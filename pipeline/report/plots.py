@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#6b7280"
 POINTS = 400  # a longer curve is averaged to so many
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "axes.edgecolor": "#9ca3af",
     "axes.grid": True,
     "axes.labelcolor": "#4b5563",

@@ -70,7 +70,7 @@ def rows_by_class(labels: np.ndarray, columns: int) -> dict[int, np.ndarray]:
 
 
 def one_a_class(labels: np.ndarray | None, n: int, total: int) -> np.ndarray:
-    """`n` positions: the first of each class, then the second, and so on; the first n if unlabelled."""
+    """`n` positions: the first of each class, then the second, ...; without labels the first n."""
     if labels is None:
         return np.arange(min(n, total))
     rank = np.zeros(total, np.int64)

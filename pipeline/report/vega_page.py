@@ -41,7 +41,8 @@ def page() -> str:
     # DVC writes specifications of Vega-Lite 5.
     fives = [version for version in get_vegalite_versions() if version.startswith("5.")]
     newest = max(fives, key=lambda version: int(version.split(".")[1]))
-    return PAGE % javascript_bundle(vl_version=newest).replace("</script", r"<\/script")
+    script = javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=newest)
+    return PAGE % script.replace("</script", r"<\/script")
 
 
 def main() -> None:

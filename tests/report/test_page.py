@@ -20,7 +20,7 @@ CASES = {
     "labels, but not conditional": {"class_names": ["cat", "dog"], "conditional": False},
     "no labels, colour": {"channels": 3},
     "more classes than rows": {"class_names": [f"c{k}" for k in range(25)]},
-    "large colour images": {"image_size": 140, "channels": 3},
+    "large colour images": {"image_size": 140, "channels": 3, "evaluations": 1},
     "never evaluated in training": {"class_names": ["cat", "dog"], "evaluations": 0},
     "one evaluation": {"evaluations": 1},
 }

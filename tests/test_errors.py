@@ -1,0 +1,38 @@
+"""Exit codes and messages of commands."""
+
+import errno
+
+import pytest
+
+from pipeline import errors
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (errors.UserError("data.path is empty"), 1, "data.path is empty"),
+        (errors.ConfigError("train.steps is 0"), 2, "train.steps is 0"),
+        (OSError(errno.ENOSPC, "full", "data/prepared/train.npy"), 1, "data/prepared/train.npy"),
+        (OSError(errno.EROFS, "read-only", "reports"), 1, "read-only"),
+        (PermissionError(errno.EACCES, "no", "models"), 1, "permission denied"),
+        (KeyboardInterrupt(), 130, "continues"),
+    ],
+)
+def test_a_users_mistake_is_a_message_and_a_code(
+    error: BaseException, code: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as stopped:
+        errors.run(main)
+    assert stopped.value.code == code
+    assert words in capsys.readouterr().err
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    def main() -> None:
+        raise FileNotFoundError(errno.ENOENT, "no such file", "x")
+
+    with pytest.raises(FileNotFoundError):
+        errors.run(main)
