@@ -108,7 +108,7 @@ def sample(
     images = sample_images(generator, n=n, seed=seed, labels=labels)
     if as_grid:
         path = out if out.suffix == ".png" else out / "grid.png"
-        grids.save_png(path, grids.grid(images, min(n, 10)), scale=2)
+        grids.save_grid(path, images, min(n, 10))
     else:
         path = out
         for i, image in enumerate(images):

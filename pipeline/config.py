@@ -102,7 +102,7 @@ class Model(Section):
     latent_dim: Count = Field(description="Numbers in a latent vector, standard normal.")
     conditional: bool = Field(description="Both networks are told the class.")
     width: Annotated[int, Field(ge=4, le=1024)] = Field(
-        description="dcgan: channels at the highest resolution. mlp: units of a hidden layer."
+        description="dcgan: channels at half the resolution. mlp: units of a hidden layer."
     )
     spectral_norm: bool = Field(description="Spectral normalisation of D (Miyato et al. 2018).")
 

@@ -22,12 +22,16 @@ def grid(images: np.ndarray, columns: int, *, gap: int = 2, background: int = 25
     return picture
 
 
-def save_png(path: Path, picture: np.ndarray, *, scale: int = 1) -> None:
-    """Write uint8 (H, W, 1 or 3) as PNG, each pixel `scale` pixels wide, atomically."""
+def save_grid(path: Path, images: np.ndarray, columns: int) -> None:
+    """Write a grid as PNG; images below 64 pixels are enlarged so that a person sees them."""
+    scale = max(1, 64 // images.shape[1])
+    save_png(path, grid(images, columns).repeat(scale, axis=0).repeat(scale, axis=1))
+
+
+def save_png(path: Path, picture: np.ndarray) -> None:
+    """Write uint8 (H, W, 1 or 3) as PNG, atomically."""
     from PIL import Image
 
     image = Image.fromarray(picture.squeeze(2) if picture.shape[2] == 1 else picture)
-    if scale > 1:
-        image = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
     with atomic_file(path) as fresh:
         image.save(fresh, format="PNG")

@@ -22,4 +22,5 @@ def setup() -> None:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    logging.getLogger("pipeline").setLevel(os.environ.get("GAN_LOG_LEVEL", "INFO").upper())
+    for name in ("pipeline", "__main__"):  # a stage runs as __main__
+        logging.getLogger(name).setLevel(os.environ.get("GAN_LOG_LEVEL", "INFO").upper())

@@ -6,36 +6,41 @@ its features with a class embedding to its logit (projection, Miyato & Koyama 20
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm as with_spectral_norm
 
-# image size -> (side of the coarsest feature map, number of doublings)
-SCALES = {28: (7, 2), 32: (4, 3), 64: (4, 4)}
+# image size -> (side of G's coarsest feature map, doublings from there to the image, D's halvings)
+SCALES = {28: (7, 2, 3), 32: (4, 3, 3), 64: (4, 4, 4)}
 
 
 class Generator(nn.Module):
-    """Latent vectors (N, latent_dim) [and classes (N,)] -> images (N, C, S, S) in [-1, 1]."""
+    """Latent vectors (N, latent_dim) [and classes (N,)] -> images (N, C, S, S) in [-1, 1].
+
+    `width` channels at half the image's resolution, twice as many at each coarser scale, half as
+    many at the image's own, where a last convolution joins what the doublings left apart.
+    """
 
     def __init__(
         self, *, image_size: int, channels: int, latent_dim: int, n_classes: int, width: int
     ) -> None:
         super().__init__()
         self.latent_dim, self.n_classes = latent_dim, n_classes
-        self.side, doublings = SCALES[image_size]
+        self.side, doublings, _ = SCALES[image_size]
         self.embedding = nn.Embedding(n_classes, latent_dim) if n_classes else None
-        channels_in = width * 2 ** (doublings - 1)
+        widths = [width * 2**i for i in reversed(range(doublings))] + [max(8, width // 2)]
         inputs = 2 * latent_dim if n_classes else latent_dim
-        self.project = nn.Linear(inputs, channels_in * self.side**2, bias=False)
-        layers: list[nn.Module] = [nn.BatchNorm2d(channels_in), nn.ReLU(inplace=True)]
-        for _ in range(doublings - 1):
+        self.project = nn.Linear(inputs, widths[0] * self.side**2, bias=False)
+        layers: list[nn.Module] = [nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True)]
+        for n_in, n_out in itertools.pairwise(widths):
             layers += [
-                nn.ConvTranspose2d(channels_in, channels_in // 2, 4, 2, 1, bias=False),
-                nn.BatchNorm2d(channels_in // 2),
+                nn.ConvTranspose2d(n_in, n_out, 4, 2, 1, bias=False),
+                nn.BatchNorm2d(n_out),
                 nn.ReLU(inplace=True),
             ]
-            channels_in //= 2
-        layers += [nn.ConvTranspose2d(channels_in, channels, 4, 2, 1), nn.Tanh()]
+        layers += [nn.Conv2d(widths[-1], channels, 3, 1, 1), nn.Tanh()]
         self.body = nn.Sequential(*layers)
         self.apply(_init)
 
@@ -48,24 +53,23 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images (N, channels, S, S) in [-1, 1] [and classes (N,)] -> logits (N,), high for real."""
+    """Images (N, C, S, S) in [-1, 1] [and classes (N,)] -> logits (N,), high for real.
+
+    Halvings down to a side of 3 or 4: one fewer, and D is too weak for G to learn from.
+    """
 
     def __init__(
         self, *, image_size: int, channels: int, n_classes: int, width: int, spectral_norm: bool
     ) -> None:
         super().__init__()
         norm = with_spectral_norm if spectral_norm else _unchanged
-        side, halvings = SCALES[image_size]
+        _, _, halvings = SCALES[image_size]
+        widths = [channels] + [width * 2**i for i in range(halvings)]
         layers: list[nn.Module] = []
-        channels_in, channels_out = channels, width
-        for _ in range(halvings):
-            layers += [
-                norm(nn.Conv2d(channels_in, channels_out, 4, 2, 1)),
-                nn.LeakyReLU(0.2, inplace=True),
-            ]
-            channels_in, channels_out = channels_out, channels_out * 2
+        for n_in, n_out in itertools.pairwise(widths):
+            layers += [norm(nn.Conv2d(n_in, n_out, 4, 2, 1)), nn.LeakyReLU(0.2, inplace=True)]
         self.body = nn.Sequential(*layers)
-        features = channels_in * side**2
+        features = widths[-1] * (image_size // 2**halvings) ** 2
         self.head = norm(nn.Linear(features, 1))
         self.embedding = norm(nn.Embedding(n_classes, features)) if n_classes else None
         self.apply(_init)

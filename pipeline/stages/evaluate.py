@@ -9,7 +9,7 @@ import numpy as np
 from pipeline import errors, evaluation, extractor, files, lineage, logs, paths
 from pipeline.config import check, read_yaml
 from pipeline.datasets import prepared
-from pipeline.grids import grid, save_png
+from pipeline.grids import save_grid
 from pipeline.networks import load_generator
 from pipeline.progress import bar
 from pipeline.sampling import class_labels, sample_images
@@ -92,8 +92,7 @@ def main() -> None:
         if labels is not None:
             np.save(folder / "labels.npy", labels)
     with files.atomic_folder(paths.EVALUATION_REPORT) as folder:
-        picture = grid(uncurated(images, labels), GRID_COLUMNS)
-        save_png(folder / "samples.png", picture, scale=2)
+        save_grid(folder / "samples.png", uncurated(images, labels), GRID_COLUMNS)
         files.write_json(folder / "protocol.json", protocol)
         record.finish(run, metrics=metrics).write(folder)
     files.write_json(paths.METRICS, metrics)

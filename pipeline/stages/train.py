@@ -19,7 +19,7 @@ from torch import nn
 from pipeline import errors, evaluation, extractor, files, lineage, logs, paths, progress
 from pipeline.config import Params, check, read_yaml
 from pipeline.datasets import prepared
-from pipeline.grids import save_png
+from pipeline.grids import save_grid
 from pipeline.sampling import class_labels, sample_images
 from pipeline.tracking import record
 from pipeline.tracking.deliver import deliver_or_keep
@@ -64,8 +64,8 @@ def main() -> None:
             seed=params.seed,
             on_file=live.image,
         )
-        reals = callbacks.reals_grid(split.images, split.labels, n_classes)
-        save_png(folder / "grids" / "reals.png", reals, scale=2)
+        reals = callbacks.reals_for_grid(split.images, split.labels, n_classes)
+        save_grid(folder / "grids" / "reals.png", reals, callbacks.COLUMNS)
         try:
             with progress.bar("train", params.train.steps, start=start) as advance:
                 recipe.run(
@@ -88,7 +88,9 @@ def main() -> None:
         live.close()
         config = _write_generator(state, params, data, key)
         with files.atomic_folder(paths.TRAIN_REPORT) as out:
-            _write_history(out / "history.csv", state.history)
+            _write_table(out / "history.csv", state.history)
+            evaluated = [row for row in state.history if "eval_fd" in row]
+            _write_table(out / "evaluations.csv", evaluated)  # DVC's plots draw gaps as zeros
             shutil.copytree(folder / "grids", out / "grids")
             record.finish(run, model=config).write(out)
         checkpoints.discard(folder)
@@ -171,7 +173,7 @@ def _write_generator(
     return config
 
 
-def _write_history(path: Path, rows: list[Row]) -> None:
+def _write_table(path: Path, rows: list[Row]) -> None:
     """One line a row; a cell is empty where a row has no such figure."""
     columns = dict.fromkeys(name for row in rows for name in row)
     with path.open("w", newline="", encoding="utf-8") as file:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.grids import grid, save_png
+from pipeline.grids import save_grid
 from pipeline.sampling import generate, latents
 from pipeline.training.loop import Callback, Row
 from pipeline.training.state import State
@@ -66,7 +66,7 @@ class Grids(Callback):
 
     def on_eval(self, state: State, row: Row) -> None:
         path = self.folder / f"step_{state.step:06d}.png"
-        save_png(path, grid(generate(state.ema, self.latents, self.labels), COLUMNS), scale=2)
+        save_grid(path, generate(state.ema, self.latents, self.labels), COLUMNS)
         self.on_file(state.step, path)
 
 
@@ -75,11 +75,11 @@ def grid_labels(n_classes: int, rows: int = 10) -> np.ndarray:
     return np.repeat(np.arange(min(n_classes, rows)), COLUMNS)
 
 
-def reals_grid(images: np.ndarray, labels: np.ndarray | None, n_classes: int) -> np.ndarray:
-    """A grid of real images (n, H, W, C) in the order of `Grids`."""
+def reals_for_grid(images: np.ndarray, labels: np.ndarray | None, n_classes: int) -> np.ndarray:
+    """Of the real images (n, H, W, C) those that fill a grid in the order of `Grids`."""
     if labels is None or not n_classes:
         chosen = np.linspace(0, len(images) - 1, min(GRID_IMAGES, len(images))).astype(int)
     else:
         classes = range(min(n_classes, 10))
         chosen = np.concatenate([np.flatnonzero(labels == k)[:COLUMNS] for k in classes])
-    return grid(images[chosen], COLUMNS)
+    return images[chosen]

@@ -38,7 +38,7 @@ def images(workspace: Workspace, classes: dict[str, int]) -> None:
     rng = np.random.default_rng(0)
     for name, count in classes.items():
         folder = workspace.root / "data/raw" / name
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         for i in range(count):
             Image.fromarray(rng.integers(0, 256, (30, 30, 3), np.uint8)).save(folder / f"{i}.png")
     workspace.set(data__source="folder", data__name="mine")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import files, paths
-from pipeline.grids import grid, save_png
+from pipeline.grids import save_grid
 from pipeline.networks import build
 from pipeline.sampling import class_labels
 from pipeline.tracking.record import RunRecord
@@ -141,8 +141,8 @@ def _training(root, rng, size, channels, evaluations) -> None:
         if step % 100 == 0:
             row |= {name: rng.uniform(0.01, 1) for name in signals}
             images = rng.integers(0, 256, (30, size, size, channels), dtype=np.uint8)
-            save_png(folder / "grids" / f"step_{step:06d}.png", grid(images, 10), scale=2)
-            save_png(folder / "grids" / "reals.png", grid(images, 10), scale=2)
+            save_grid(folder / "grids" / f"step_{step:06d}.png", images, 10)
+            save_grid(folder / "grids" / "reals.png", images, 10)
         rows.append(row)
     with (folder / "history.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, dict.fromkeys(name for row in rows for name in row))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.grids import grid, save_png
+from pipeline.grids import save_grid
 from pipeline.networks import build
 from pipeline.report import samples
 from pipeline.sampling import sample_images
@@ -83,7 +83,7 @@ def test_nearest_agrees_with_all_distances_computed():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_strip_is_cut_from_a_training_grid_column_by_column(tmp_path: Path, channels):
     images = np.random.default_rng(0).integers(0, 256, (30, 6, 6, channels), dtype=np.uint8)
-    save_png(tmp_path / "grid.png", grid(images, 10), scale=2)
+    save_grid(tmp_path / "grid.png", images, 10)
     cut = samples.strip(tmp_path / "grid.png", image_size=6, n=4)
     assert (cut == images[[0, 10, 20, 1]]).all()
 
