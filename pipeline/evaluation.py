@@ -201,6 +201,7 @@ def _modes(fakes: Fakes, reference: Reference, settings: Settings) -> dict[str, 
         **_collapse(fakes.features, fakes.logits, reference),
         "label_kl_floor": modes.label_kl_floor(len(reference.frequencies), len(fakes.features)),
         "modes": modes.modes(reference.groups_of(fakes.features, fakes.logits)),
+        "n_groups": len(reference.frequencies),
         "dup_rate": neighbours.dup_rate(fakes.images),
     }
 

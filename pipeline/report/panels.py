@@ -35,7 +35,11 @@ def lead(outs: Outs) -> str:
 
 def presence(outs: Outs) -> str:
     return summary.presence(
-        outs.logits, outs.data.class_names, outs.class_counts, outs.metrics["modes"]
+        outs.logits,
+        outs.data.class_names,
+        outs.class_counts,
+        outs.metrics["modes"],
+        outs.metrics["n_groups"],
     )
 
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.evaluation import UNLABELLED_GROUPS
-
 # Mode collapse, by METRICS.md: the figure, the side on which it is alarming, the threshold.
 THRESHOLDS = {
     "label_kl": (">", 0.1, "the classes are out of proportion"),
@@ -64,15 +62,19 @@ def sentence(metrics: dict[str, float], presence: str) -> str:
 
 
 def presence(
-    logits: np.ndarray, class_names: list[str] | None, class_counts: np.ndarray | None, modes: float
+    logits: np.ndarray,
+    class_names: list[str] | None,
+    class_counts: np.ndarray | None,
+    modes: float,
+    n_groups: float,
 ) -> str:
     """Which classes are among the samples, told by the extractor's logits (N, K).
 
-    Without labels `modes`, the number of groups of similar reals that have a sample.
+    Without labels how many (`modes`) of the groups of similar reals have a sample.
     """
     if class_names is None or class_counts is None:
-        every = f"{modes:.0f} of" if modes < UNLABELLED_GROUPS else "all"
-        return f"{every} {UNLABELLED_GROUPS} groups of similar images are present"
+        every = f"{modes:.0f} of" if modes < n_groups else "all"
+        return f"{every} {n_groups:.0f} groups of similar images are present"
     seen = np.bincount(logits.argmax(axis=1), minlength=len(class_names)) > 0
     wanted = np.flatnonzero(class_counts > 0)
     missing = [class_names[k] for k in wanted if not seen[k]]

@@ -22,7 +22,7 @@ GOOD = {
     "fd": 3.12, "fd_floor": 1.3, "fd_ci_low": 2.8, "fd_ci_high": 3.3, "kid": 0.01, "kid_se": 0.002,
     "precision": 0.8, "recall": 0.7, "density": 0.9, "coverage": 0.75, "label_kl": 0.004,
     "ndb_jsd": 0.01, "selfnn_ratio": 1.02, "within_var_ratio": 0.9, "label_kl_floor": 0.002,
-    "modes": 3, "dup_rate": 0.0, "control_real_vs_real": 1.0, "control_dropped_class": 1.0,
+    "modes": 3, "n_groups": 3, "dup_rate": 0.0, "control_real_vs_real": 1.0, "control_dropped_class": 1.0,
     "controls": 1.0, "n_real": 1000, "n_fake": 40,
 }  # fmt: skip
 

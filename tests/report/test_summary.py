@@ -33,21 +33,21 @@ def test_numbers_are_written_without_powers_of_ten(value, digits, text):
 def test_missing_classes_are_named_and_classes_without_training_images_are_not_missed():
     logits = np.eye(4)[[0, 0, 2]]
     names, counts = ["cat", "dog", "emu", "fox"], np.array([5, 5, 5, 0])
-    told = summary.presence(logits, names, counts, modes=2)
+    told = summary.presence(logits, names, counts, modes=2, n_groups=4)
     assert told == "2 of 3 classes are present (missing: dog)"
-    told = summary.presence(np.eye(4), names, np.full(4, 5), modes=4)
+    told = summary.presence(np.eye(4), names, np.full(4, 5), modes=4, n_groups=4)
     assert told == "all 4 classes are present"
 
 
 def test_many_missing_classes_are_counted():
     names = [str(k) for k in range(12)]
-    told = summary.presence(np.eye(12)[:2], names, np.ones(12), modes=2)
+    told = summary.presence(np.eye(12)[:2], names, np.ones(12), modes=2, n_groups=4)
     assert told == "2 of 12 classes are present (missing: 2, 3, 4, 5, 6 and 5 more)"
 
 
 def test_without_labels_groups_are_counted():
-    assert summary.presence(np.eye(4), None, None, 10).startswith("all 10 groups")
-    assert summary.presence(np.eye(4), None, None, 8).startswith("8 of 10 groups")
+    assert summary.presence(np.eye(4), None, None, 10, 10).startswith("all 10 groups")
+    assert summary.presence(np.eye(4), None, None, 8, 10).startswith("8 of 10 groups")
 
 
 def test_good_figures_raise_no_alarm():
