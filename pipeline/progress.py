@@ -22,16 +22,18 @@ SECONDS_BETWEEN_LINES = 10.0
 def bar(description: str, total: int, start: int = 0) -> Iterator[Callable[..., None]]:
     """Yield `advance(n=1, note="")`. `start` units are already done (a resumed run).
 
-    On a terminal a live bar; elsewhere (a log, CI) a line every ten seconds.
+    On a terminal a live bar; elsewhere (a log, CI) a line every ten seconds. A last line says how
+    long all of it took.
     """
     from rich.console import Console
 
-    console = Console(stderr=True)
+    console, began = Console(stderr=True), time.monotonic()
     if console.is_terminal:
         with _live(console, description, total, start) as advance:
             yield advance
     else:
         yield _lines(description, total, start)
+    log.info("%s: %d in %.1f s", description, total - start, time.monotonic() - began)
 
 
 @contextlib.contextmanager

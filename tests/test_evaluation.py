@@ -50,7 +50,14 @@ def test_every_figure_of_the_contract_is_there_and_is_json(of_reals):
     assert set(of_reals) == {
         *("fd", "fd_floor", "fd_ci_low", "fd_ci_high", "kid", "kid_se", "is_mean", "is_std"),
         *("precision", "recall", "density", "coverage", "label_kl", "label_kl_floor", "modes"),
-        *("confidence", "confidence_real", "selfnn_ratio", "within_var_ratio", "ndb_jsd"),
+        *(
+            "confidence",
+            "confidence_real",
+            "selfnn_ratio",
+            "within_var_ratio",
+            "ndb_jsd",
+            "n_groups",
+        ),
         *("dup_rate", "n_real", "n_fake"),
         *("control_real_vs_real", "control_dropped_class", "controls"),
     }

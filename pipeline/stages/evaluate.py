@@ -42,7 +42,7 @@ def main() -> None:
         train_key=trained["train_key"],
     )
 
-    with bar("evaluate: steps", 2 + len(evaluation.FAMILIES)) as advance:
+    with bar("evaluate, steps", 2 + len(evaluation.FAMILIES)) as advance:
         images = sample_images(
             generator,
             n=config.samples,

@@ -18,7 +18,7 @@ def main() -> None:
     config = load_params().features
     data = prepared.load()
     train, val = data.split("train"), data.split("val")
-    with bar("features: images", config.epochs * len(train)) as advance:
+    with bar("features, images", config.epochs * len(train)) as advance:
         model = extractor.train_extractor(
             train.images,
             train.labels,
