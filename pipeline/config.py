@@ -126,13 +126,13 @@ class Train(Section):
 
     steps: Count = Field(description="Generator updates.")
     batch_size: Annotated[int, Field(ge=2)]
-    lr_g: Rate
-    lr_d: Rate
+    lr_g: Rate = Field(description="Highest rate of G.")
+    lr_d: Rate = Field(description="Highest rate of D.")
     lr_decay: Literal["none", "linear", "cosine"] = Field(
         description="Both rates go to zero at the last step, or stay."
     )
-    betas_g: Betas
-    betas_d: Betas
+    betas_g: Betas = Field(description="Adam's betas for G.")
+    betas_d: Betas = Field(description="Adam's betas for D.")
     d_steps: Count = Field(description="D updates per round.")
     g_steps: Count = Field(description="G updates per round.")
     balance: Literal["fixed"] = Field(description="fixed: d_steps and g_steps as given.")
@@ -151,7 +151,7 @@ class Train(Section):
     deterministic: bool = Field(description="CUDA: bit-identical resume, slower. A CPU always is.")
     checkpoint_every: Count = Field(description="Generator updates; changes no number.")
     eval_every: Count = Field(description="Generator updates between two looks at the samples.")
-    eval_samples: Annotated[int, Field(ge=100)]
+    eval_samples: Annotated[int, Field(ge=100)] = Field(description="Fakes per look.")
     log_every: Count = Field(description="Generator updates per point of the curves.")
     on_collapse: Literal["log"] = Field(description="log: the signals are recorded and shown.")
 

@@ -14,6 +14,7 @@ from pipeline import config, lineage, paths
 from pipeline.errors import UserError
 
 FREE_BYTES = 2 * 2**30
+PLOTS_PAGE = Path(".dvc/tmp/plots.html")
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,14 @@ class Finding:
 
 
 def examine(*, quick: bool) -> list[Finding]:
-    """Run the checks; `quick` leaves out those that need slow imports."""
-    return [_guarded(name, check) for name, check in CHECKS.items() if not (quick and name in SLOW)]
+    """Run the checks; `quick` leaves out those that need slow imports.
+
+    Where params.yaml is wrong, what it would decide is left out too.
+    """
+    findings = [_guarded("params", _params)]
+    aside = (SLOW if quick else set()) | (BY_PARAMS if findings[0].exit_code else set())
+    others = [name for name in CHECKS if name not in aside]
+    return findings + [_guarded(name, CHECKS[name]) for name in others]
 
 
 def _guarded(name: str, check: Callable[[], tuple[str, str]]) -> Finding:
@@ -86,6 +93,11 @@ def _commands() -> tuple[str, str]:
         raise UserError(
             "dvc is not on the PATH: run `make install` and use .venv/bin first on PATH"
         )
+    if not PLOTS_PAGE.exists():
+        return "warning", (
+            f"{PLOTS_PAGE} is missing, which `dvc plots show` fills: "
+            f"python -m pipeline.report.vega_page {PLOTS_PAGE}"
+        )
     return "ok", "dvc is on the PATH"
 
 
@@ -124,7 +136,6 @@ def _left_over() -> tuple[str, str]:
 
 
 CHECKS: dict[str, Callable[[], tuple[str, str]]] = {
-    "params": _params,
     "data": _data,
     "git": _git,
     "folder": _folder,
@@ -134,3 +145,4 @@ CHECKS: dict[str, Callable[[], tuple[str, str]]] = {
     "left over": _left_over,
 }
 SLOW = {"device", "mlflow"}
+BY_PARAMS = {"data", "device", "mlflow"}

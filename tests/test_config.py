@@ -1,12 +1,15 @@
 """params.yaml: what is refused, and in which words."""
 
 import copy
+import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
-from pipeline import config
+from pipeline import config, lineage
 from pipeline.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -97,3 +100,14 @@ def test_the_schema_knows_every_key(values: dict[str, Any]) -> None:
     schema = config.json_schema()
     assert set(schema["required"]) == set(values)
     assert schema["$defs"]["Train"]["additionalProperties"] is False
+
+
+def test_the_readme_lists_every_key_with_its_default() -> None:
+    table = dict(
+        re.findall(r"^\| `([\w.]+)` \| `(.*?)` \|", (ROOT / "README.md").read_text(), re.M)
+    )
+    shipped = lineage.flatten(config.read_yaml(ROOT / "params.yaml"))
+    assert list(table) == list(shipped)
+    for key, value in shipped.items():
+        expected = json.loads(value) if isinstance(value, str) and value.startswith("[") else value
+        assert YAML(typ="safe", pure=True).load(table[key]) == expected, key
