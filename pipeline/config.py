@@ -139,9 +139,6 @@ class Train(Section):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
         description="Decay of G's moving average per generator update."
     )
-    augment_shift: Annotated[int, Field(ge=0, le=32)] = Field(
-        description="D sees reals and fakes moved by up to so many pixels (DiffAugment); 0: off."
-    )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         description="auto: bf16 where the processor or GPU computes in it, else fp32."
     )

@@ -121,7 +121,7 @@ def deliver_report(client: MlflowClient, experiment_id: str, folder: Path) -> De
     page = folder / paths.REPORT
     record = _record_of("evaluate", folder)
     if report_key(page) != record.key:
-        raise UserError(f"{page} is not about {record.name} ({record.key[:8]}): run dvc repro")
+        raise UserError(f"{page} is not about {_label(record)}: run dvc repro")
     run_id = deliver_evaluation(client, experiment_id, folder).run_id
     run = client.get_run(run_id)
     content = files.file_hash(page)
@@ -201,7 +201,7 @@ def sync(root: Path = Path()) -> Summary:
             if not _is_there(stage, folder):
                 continue
             record = _record_of(stage, folder)
-            name = f"{record.name} ({record.key[:8]})" + (" report" if stage == "report" else "")
+            name = _label(record) + (" report" if stage == "report" else "")
             client, experiment_id = _reach(record.experiment)
             try:
                 delivery = DELIVER[stage](client, experiment_id, folder)
@@ -329,6 +329,11 @@ def _is_there(stage: str, folder: Path) -> bool:
     return stage != "report" or (
         page.exists() and report_key(page) == _record_of("evaluate", folder).key
     )
+
+
+def _label(record: RunRecord) -> str:
+    key = record.key[:8]
+    return record.name if key in record.name else f"{record.name} ({key})"
 
 
 def _record_of(stage: str, folder: Path) -> RunRecord:

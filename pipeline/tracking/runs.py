@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import lineage
+from pipeline.tracking import views
 from pipeline.tracking.record import RunRecord
 
 if TYPE_CHECKING:
@@ -66,10 +67,16 @@ def describe(
     params: Mapping[str, Any],
     parent_id: str | None = None,
 ) -> None:
-    """Log params, tags and the data set. A param that the run has stays: MLflow keeps the first."""
+    """Log params, tags, note and data set.
+
+    A param that the run has stays, as MLflow keeps the first; so does a note: users edit them.
+    """
     from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
 
     run_id = run.info.run_id
+    tags = _tags(record, parent_id)
+    if views.NOTE not in run.data.tags:
+        tags[views.NOTE] = views.run_note(record)
     client.log_batch(
         run_id,
         params=[
@@ -77,7 +84,7 @@ def describe(
             for key, value in params.items()
             if key not in run.data.params
         ],
-        tags=[RunTag(key, value) for key, value in _tags(record, parent_id).items()],
+        tags=[RunTag(key, value) for key, value in tags.items()],
     )
     dataset = Dataset(
         name=record.dataset["name"],

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from pipeline import paths
 from pipeline.errors import UserError
+from pipeline.tracking import views
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -138,10 +139,16 @@ def _experiment_id(client: MlflowClient, name: str) -> str:
             if found is None:
                 database = _database()
                 location = (_artifacts(database) / name).as_uri() if database else None
-                return str(client.create_experiment(name, artifact_location=location))
+                made = client.create_experiment(name, artifact_location=location)
+                found = client.get_experiment(made)
     if found.lifecycle_stage != "active":
         raise UserError(
             f"the MLflow experiment {name} was deleted: restore it (mlflow experiments restore "
             f"--experiment-id {found.experiment_id}) or give tracking.experiment another name"
         )
+    if views.VIEW not in found.tags:
+        created = found.creation_time or 0
+        for key, value in views.experiment_tags(found.experiment_id, created).items():
+            if key not in found.tags:  # a note may be a user's
+                client.set_experiment_tag(found.experiment_id, key, value)
     return str(found.experiment_id)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 # One stream a purpose: equal counters in different streams give independent draws.
-NOISE, ORDER, MIX, SHIFT = range(4)
+NOISE, ORDER, MIX = range(3)
 
 
 def _key(seed: int, stream: int, counter: int) -> int:
@@ -30,11 +30,6 @@ def normal(shape: tuple[int, ...], seed: int, counter: int) -> Tensor:
 def uniform(n: int, seed: int, counter: int) -> Tensor:
     """Uniform numbers (n,) in [0, 1)."""
     return torch.rand(n, generator=generator(seed, MIX, counter))
-
-
-def offsets(n: int, limit: int, seed: int, counter: int) -> Tensor:
-    """Pairs of integers (n, 2), uniform in [-limit, limit]."""
-    return torch.randint(-limit, limit + 1, (n, 2), generator=generator(seed, SHIFT, counter))
 
 
 @functools.lru_cache(maxsize=2)

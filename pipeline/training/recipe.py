@@ -69,7 +69,6 @@ def make_task(
         labels if params.model.conditional else None,
         latent_dim=params.model.latent_dim,
         batch_size=params.train.batch_size,
-        max_shift=params.train.augment_shift,
         seed=params.seed,
         device=device,
     )

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.training import augment, randomness
+from pipeline.training import randomness
 
 # Up to here a set is copied to the device once; a larger one is read from disk batch by batch.
 RESIDENT_BYTES = 2 * 2**30
@@ -41,15 +41,13 @@ class Batch:
     images: Tensor  # (N, C, H, W) in [-1, 1], channels last
     latents: Tensor  # (N, latent_dim)
     labels: Tensor | None  # (N,) int64
-    offsets: Tensor  # (N, 2) pixels by which D sees an image moved
 
 
 class Generate:
     """Latent vectors, and classes where conditional, to images.
 
     images: uint8 (n, H, W, C), an array or a memory map; labels: int64 (n,), or None for
-    unconditional training. Fakes get the classes of the reals beside them. D sees every image
-    moved by up to `max_shift` pixels either way.
+    unconditional training. Fakes get the classes of the reals beside them.
     """
 
     def __init__(
@@ -59,12 +57,11 @@ class Generate:
         *,
         latent_dim: int,
         batch_size: int,
-        max_shift: int,
         seed: int,
         device: torch.device,
     ) -> None:
         self.n, self.batch_size, self.latent_dim = len(images), batch_size, latent_dim
-        self.max_shift, self.seed, self.device = max_shift, seed, device
+        self.seed, self.device = seed, device
         resident = images.nbytes <= RESIDENT_BYTES
         self.images = torch.from_numpy(np.array(images)).to(device) if resident else images
         self.labels = None if labels is None else torch.from_numpy(np.array(labels)).to(device)
@@ -79,8 +76,7 @@ class Generate:
         # The permuted view of NHWC pixels is channels-last already: no copy.
         images = pixels.permute(0, 3, 1, 2).to(torch.float32).div_(127.5).sub_(1)
         labels = None if self.labels is None else self.labels[chosen.to(self.device)]
-        offsets = randomness.offsets(self.batch_size, self.max_shift, self.seed, counter)
-        return Batch(images, latents.to(self.device), labels, offsets.to(self.device))
+        return Batch(images, latents.to(self.device), labels)
 
     def real(self, batch: Batch) -> Tensor:
         return batch.images
@@ -89,8 +85,6 @@ class Generate:
         return generator(batch.latents, batch.labels)
 
     def judge(self, discriminator: nn.Module, images: Tensor, batch: Batch) -> Tensor:
-        if self.max_shift:
-            images = augment.shift(images, batch.offsets, self.max_shift)
         return discriminator(images, batch.labels)
 
     def generator_terms(self, fake: Tensor, batch: Batch) -> Tensor | None:

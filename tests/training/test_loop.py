@@ -54,7 +54,6 @@ def make(
         LABELS if conditional else None,
         latent_dim=4,
         batch_size=8,
-        max_shift=1,
         seed=0,
         device=torch.device("cpu"),
     )

@@ -33,8 +33,3 @@ def test_epochs_are_in_different_order() -> None:
 def test_a_batch_may_be_larger_than_the_set() -> None:
     indices = randomness.batch_indices(3, 8, 0, 0)
     assert torch.bincount(indices).min() >= 2
-
-
-def test_offsets_fill_their_range() -> None:
-    offsets = randomness.offsets(1000, 2, 0, 0)
-    assert set(offsets.flatten().tolist()) == {-2, -1, 0, 1, 2}

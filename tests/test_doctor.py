@@ -1,0 +1,52 @@
+"""`gan doctor`: what it finds, and how it exits."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from pipeline.cli import gan
+
+ROOT = Path(__file__).parents[1]
+
+
+def findings(*arguments: str) -> tuple[int, dict[str, dict[str, str]]]:
+    result = CliRunner().invoke(gan, ["doctor", "--json", *arguments])
+    return result.exit_code, {row["check"]: row for row in json.loads(result.output)}
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the shipped params.yaml and nothing else."""
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_missing_data_and_git_are_named_with_the_way_out(elsewhere: Path) -> None:
+    code, found = findings("--quick")
+    assert code == 1
+    assert found["params"]["state"] == "ok"
+    assert "data/raw" in found["data"]["text"]
+    assert "git init" in found["git"]["text"]
+
+
+def test_wrong_params_are_exit_code_two_and_said_once(elsewhere: Path) -> None:
+    path = elsewhere / "params.yaml"
+    path.write_text(path.read_text().replace("source: mnist5k", "source: mnist5"))
+    code, found = findings("--quick")
+    assert code == 2
+    assert "data.source is 'mnist5'" in found["params"]["text"]
+    assert "data" not in found
+
+
+def test_an_empty_folder_of_ones_own_images_is_named(elsewhere: Path) -> None:
+    (elsewhere / "data/raw").mkdir(parents=True)
+    (elsewhere / "data/raw/.gitkeep").touch()
+    path = elsewhere / "params.yaml"
+    text = path.read_text().replace("source: mnist5k", "source: folder")
+    path.write_text(text.replace("name: null                # what", "name: mine # what"))
+    code, found = findings("--quick")
+    assert code == 1
+    assert "is empty" in found["data"]["text"]
