@@ -20,6 +20,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from pipeline import grids
 from pipeline.metrics import frechet
 from pipeline.networks import load_generator
 from pipeline.sampling import class_labels, sample_images
@@ -104,6 +105,7 @@ class Bench:
         splits = read_mnist(mnist)
         self.judge = the_judge(splits)
         test_images, test_labels = splits["test"]
+        self.digits = np.random.default_rng(1).permutation(test_images)
         self.test, probabilities = look(self.judge, test_images)
         self.accuracy = float((probabilities.argmax(1) == test_labels).mean())
         self.confidence = float(probabilities.max(1).mean())
@@ -136,12 +138,20 @@ def median_neighbour(features: np.ndarray) -> float:
     return float(np.median(distances[:, 1]))
 
 
+def save_picture(path: Path, samples: np.ndarray, digits: np.ndarray) -> None:
+    """Uncurated samples on the left, real digits on the right, each uint8 (100, 28, 28, 1)."""
+    left, right = (grids.grid(images, 10) for images in (samples, digits))
+    space = np.full((len(left), 16, 1), 255, np.uint8)
+    grids.save_png(path, np.hstack([left, space, right]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mnist", type=Path, required=True, help="parquet file of all of MNIST")
     parser.add_argument("--generator", type=Path, default=Path("models/generator"))
     parser.add_argument("--which", choices=["best", "last"], default="best")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--picture", type=Path, help="write samples beside real digits to this PNG")
     arguments = parser.parse_args()
     bench = Bench(arguments.mnist)
     generator, config = load_generator(arguments.generator, which=arguments.which)
@@ -151,6 +161,8 @@ def main() -> None:
     figures = bench.score(samples, counts / counts.sum())
     figures["judge_accuracy"] = bench.accuracy
     figures["confidence_real"] = bench.confidence
+    if arguments.picture:
+        save_picture(arguments.picture, samples[:100], bench.digits[:100])
     print(json.dumps({name: round(value, 4) for name, value in figures.items()}, indent=2))
 
 
