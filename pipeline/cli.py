@@ -72,14 +72,19 @@ def sync(as_json: bool) -> None:
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
 def ui(host: str, port: int) -> None:
-    """Open the runs in MLflow's UI (after a sync)."""
-    from pipeline.tracking import store
+    """Serve the runs in MLflow's UI, after a sync, and say where to look."""
+    from pipeline.config import load_params
+    from pipeline.tracking import store, views
     from pipeline.tracking.deliver import sync as deliver_all
 
-    if store.uri().startswith("http"):
-        click.echo(f"the runs are on {store.shown_uri()}: open that in a browser")
-        return
     deliver_all()
+    _, experiment_id = store.ready(load_params().tracking.experiment)
+    remote = store.uri().startswith("http")
+    server = store.shown_uri().rstrip("/") if remote else f"http://{host}:{port}"
+    click.echo(f"figures            {server}/{views.address(experiment_id)}")
+    click.echo(f"curves, samples    {server}/{views.address(experiment_id, charts=True)}")
+    if remote:
+        return
     mlflow = Path(sys.executable).with_name("mlflow")
     command = [str(mlflow), "ui", "--backend-store-uri", store.uri()]
     os.execv(mlflow, [*command, "--host", host, "--port", str(port)])

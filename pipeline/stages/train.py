@@ -66,6 +66,8 @@ def main() -> None:
         )
         reals = callbacks.reals_for_grid(split.images, split.labels, n_classes)
         save_grid(folder / "grids" / "reals.png", reals, callbacks.COLUMNS)
+        if start == 0:
+            grids.write(state)
         try:
             with progress.bar("train", params.train.steps, start=start) as advance:
                 recipe.run(

@@ -280,7 +280,8 @@ def _log_files(client: MlflowClient, run_id: str, source: Path, record: RunRecor
     if record.params_yaml:
         client.log_artifact(run_id, source / PARAMS, "config")
     if record.diff:
-        client.log_artifact(run_id, source / DIFF, "code")
+        # MLflow's UI shows no file that ends in .diff.
+        client.log_text(run_id, record.diff, f"code/{DIFF}.txt")
 
 
 def _complete(client: MlflowClient, run_id: str, record: RunRecord) -> None:

@@ -88,17 +88,17 @@ def start(
     diff = git.pop("git_diff")
     training = train_key or key
     experiment_name = lineage.exp_name()
-    name = f"{kind} {experiment_name or training[:8]}"
+    name = experiment_name or training[:8]
     tags = {**git, "train_key": training, "dvc_stage": kind}
     if kind == "evaluate":
         tags["eval_key"] = key
-        name += f" ({key[:8]})"  # a training may have several
+        name = f"{key[:8]} of {name}"  # a training may have several; the UI cuts names short
     if experiment_name:
         tags["dvc_exp_name"] = experiment_name
     return RunRecord(
         kind=kind,
         key=key,
-        name=name,
+        name=f"{kind} {name}",
         experiment=experiment,
         params=lineage.flatten(params),
         tags=tags,

@@ -11,7 +11,7 @@ import json
 import zlib
 from typing import Any
 
-from pipeline.tracking.record import RunRecord
+from pipeline.tracking.record import DIFF, RunRecord
 
 NOTE = "mlflow.note.content"
 VIEW_ID = "gan"  # part of the view's address
@@ -52,7 +52,7 @@ def run_note(record: RunRecord) -> str:
     about = [f"{key} {record.params[key]}" for key in ABOUT[record.kind] if key in record.params]
     commands = [f"git checkout {record.tags['git_commit']}"]
     if record.diff:
-        commands.append("git apply changes.diff   # the artifact code/changes.diff")
+        commands.append(f"git apply {DIFF}.txt   # an artifact of this run, in code/")
     return RUN_NOTE.format(
         kind={"train": "Training", "evaluate": "Evaluation"}[record.kind],
         dataset=record.dataset["name"],

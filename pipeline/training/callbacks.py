@@ -65,6 +65,9 @@ class Grids(Callback):
         folder.mkdir(parents=True, exist_ok=True)
 
     def on_eval(self, state: State, row: Row) -> None:
+        self.write(state)
+
+    def write(self, state: State) -> None:
         path = self.folder / f"step_{state.step:06d}.png"
         save_grid(path, generate(state.ema, self.latents, self.labels), COLUMNS)
         self.on_file(state.step, path)

@@ -46,6 +46,9 @@ class Workspace:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "OMP_NUM_THREADS": "1",  # the same sums in the same order, whatever else runs
             "MLFLOW_DISABLE_TELEMETRY": "true",
+            # DVC's experiments commit, also where nobody told git who they are.
+            **{f"GIT_{who}_NAME": "test" for who in ("AUTHOR", "COMMITTER")},
+            **{f"GIT_{who}_EMAIL": "test@localhost" for who in ("AUTHOR", "COMMITTER")},
         }
 
     def run(self, *command: str, code: int = 0, **environment: str) -> str:
@@ -116,8 +119,6 @@ def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     workspace = Workspace(root)
     workspace.set(**{key.replace(".", "__"): value for key, value in TINY.items()})
     workspace.run("git", "init", "--quiet", "--initial-branch=main")
-    workspace.run("git", "config", "user.name", "test")
-    workspace.run("git", "config", "user.email", "test@localhost")
     workspace.run("git", "add", "--all")
     workspace.run("git", "commit", "--quiet", "--message=start")
     workspace.run("dvc", "repro")

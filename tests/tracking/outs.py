@@ -68,7 +68,7 @@ def write_evaluation(root: Path, training: RunRecord, key: str = "e" * 64, **cha
     values = {
         "kind": "evaluate",
         "key": key,
-        "name": f"evaluate {training.key[:8]} ({key[:8]})",
+        "name": f"evaluate {key[:8]} of {training.key[:8]}",
         "experiment": "gan",
         "params": {"evaluate.samples": 3500},
         "tags": {**GIT, "train_key": training.key, "eval_key": key, "dvc_stage": "evaluate"},

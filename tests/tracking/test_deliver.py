@@ -79,7 +79,7 @@ def test_training_run_shows_params_curves_pictures_files_and_tags(root: Path) ->
     assert view["status"] == "FINISHED"
     assert view["datasets"] == [("mnist5k", "d" * 36, [("mlflow.data.context", "training")])]
     assert {name for name, _ in (f for f in view["files"] if len(f) == 2)} == {
-        "config/params.yaml", "code/changes.diff", "history.csv",
+        "config/params.yaml", "code/changes.diff.txt", "history.csv",
     }  # fmt: skip
     assert runs.logged_images(client, the_run("train").info.run_id) == {
         ("samples", 100), ("samples", 200), ("reals", 0),
@@ -135,7 +135,7 @@ def test_the_page_of_another_evaluation_is_not_delivered(root: Path) -> None:
     outs.write_report(root, "0" * 64)
 
     assert [name for name in deliver.sync().delivered if "report" in name] == []
-    with pytest.raises(UserError, match="is not about evaluate aaaaaaaa"):
+    with pytest.raises(UserError, match="is not about evaluate eeeeeeee of aaaaaaaa"):
         deliver.deliver_report(*store.ready("gan"), root)
 
 
@@ -284,7 +284,7 @@ def test_evaluation_without_its_training_stays_and_says_why(root: Path) -> None:
     summary = deliver.sync()
 
     assert summary.delivered == []
-    assert "dvc checkout" in summary.left["evaluate aaaaaaaa (eeeeeeee)"]
+    assert "dvc checkout" in summary.left["evaluate eeeeeeee of aaaaaaaa"]
 
 
 def test_nothing_to_deliver_needs_no_mlflow(workspace: Path) -> None:

@@ -69,6 +69,6 @@ def test_names_and_tags_are_those_of_the_experiment(
     )
 
     assert training.name == "train loamy-kohl"
-    assert evaluation.name == "evaluate loamy-kohl (eeeeeeee)"
+    assert evaluation.name == "evaluate eeeeeeee of loamy-kohl"
     assert evaluation.tags["dvc_exp_name"] == "loamy-kohl"
     assert (evaluation.tags["train_key"], evaluation.tags["eval_key"]) == ("k" * 64, "e" * 64)

@@ -68,7 +68,7 @@ def test_a_runs_note_says_how_to_repeat_it_and_stays_as_a_user_edits_it(workspac
     note = client.get_run(run_id).data.tags[views.NOTE]
 
     assert note.startswith("Training on mnist5k: ")
-    assert "git checkout c0ffee\ngit apply changes.diff" in note
+    assert "git checkout c0ffee\ngit apply changes.diff.txt" in note
     assert "dvc repro train" in note
 
     client.set_tag(run_id, views.NOTE, "mine")

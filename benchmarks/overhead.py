@@ -6,7 +6,7 @@ and grids kept), and then `dvc repro` with nothing to do. The second's wall time
 stages say they computed, bounds the overhead of the first from above: it writes as many rows and
 pictures.
 
-    python benchmarks/pipeline.py [--skip-default]
+    python benchmarks/overhead.py [--skip-default]
 """
 
 from __future__ import annotations
