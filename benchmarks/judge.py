@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from pipeline import grids
 from pipeline.metrics import frechet
-from pipeline.networks import load_generator
+from pipeline.networks.build import load_generator
 from pipeline.sampling import class_labels, sample_images
 
 CACHE = Path(".cache/judge.safetensors")

@@ -75,10 +75,11 @@ def ui(host: str, port: int) -> None:
     """Serve the runs in MLflow's UI, after a sync, and say where to look."""
     from pipeline.config import load_params
     from pipeline.tracking import store, views
+    from pipeline.tracking.deliver import reach
     from pipeline.tracking.deliver import sync as deliver_all
 
     deliver_all()
-    _, experiment_id = store.ready(load_params().tracking.experiment)
+    _, experiment_id = reach(load_params().tracking.experiment)
     remote = store.uri().startswith("http")
     server = store.shown_uri().rstrip("/") if remote else f"http://{host}:{port}"
     click.echo(f"figures            {server}/{views.address(experiment_id)}")
@@ -105,7 +106,7 @@ def sample(
 ) -> None:
     """Write images from the trained generator as PNG files."""
     from pipeline import grids
-    from pipeline.networks import load_generator
+    from pipeline.networks.build import load_generator
     from pipeline.sampling import requested_labels, sample_images
 
     generator, config = load_generator(model, which=which)

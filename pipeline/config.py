@@ -212,6 +212,13 @@ class Params(Section):
     def _check(self) -> Params:
         if self.model.conditional and self.data.source in UNLABELLED:
             raise ValueError(f"model.conditional is true, but {self.data.source} has no labels")
+        if self.loss.name in ("wgan", "wgan_gp") and self.model.spectral_norm:
+            raise ValueError(
+                f"model.spectral_norm: {self.loss.name} bounds D in its own way, and spectral "
+                "normalisation would undo it; set it to false"
+            )
+        if self.data.path.startswith("~"):
+            raise ValueError("data.path: DVC takes no ~; give the absolute path")
         if self.model.name == "dcgan" and self.data.image_size not in (28, 32, 64):
             raise ValueError(
                 "data.image_size: dcgan makes images of 28, 32 or 64 pixels, "

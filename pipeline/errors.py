@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import functools
 import logging
 import sys
 from collections.abc import Callable
@@ -12,6 +11,7 @@ log = logging.getLogger(__name__)
 
 _WAYS_OUT = {
     errno.ENOSPC: "no space is left on the disk: free some and run the same command again",
+    errno.EFBIG: "the file may not grow that large here: raise the limit (ulimit -f)",
     errno.EDQUOT: "the disk quota is used up: free some space and run the same command again",
     errno.EACCES: "permission denied: make it readable and writable for you (chmod, chown)",
     errno.EPERM: "permission denied: make it readable and writable for you (chmod, chown)",
@@ -33,7 +33,9 @@ class ConfigError(UserError):
 
 def explain(error: OSError) -> str | None:
     """What to do about an operating-system error, or None where it is likely a bug of ours."""
-    way_out = _WAYS_OUT.get(error.errno or 0)
+    # NumPy's own error for a full disk has no number: "1000 requested and 10 written".
+    short = error.errno is None and "requested and" in str(error)
+    way_out = _WAYS_OUT.get(errno.ENOSPC if short else error.errno or 0)
     if way_out is None:
         return None
     return f"{error.filename or 'writing'}: {way_out}"
@@ -53,6 +55,11 @@ def run(main: Callable[[], None]) -> None:
         if message is None:
             raise
         _stop(message, 1)
+    except (MemoryError, RuntimeError) as error:
+        # torch's own error is a RuntimeError, and torch is too slow to import for its name.
+        if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":
+            raise
+        _stop("out of memory: lower train.batch_size, evaluate.batch_size or model.width", 1)
     except KeyboardInterrupt:
         _stop("interrupted; the same command continues where it stopped", 130)
 
@@ -60,13 +67,3 @@ def run(main: Callable[[], None]) -> None:
 def _stop(message: str, code: int) -> None:
     print(f"error: {message}", file=sys.stderr)
     raise SystemExit(code)
-
-
-def entry_point(main: Callable[[], None]) -> Callable[[], None]:
-    """`run` as a decorator, for a stage's `main`."""
-
-    @functools.wraps(main)
-    def guarded() -> None:
-        run(main)
-
-    return guarded

@@ -133,7 +133,7 @@ def train_extractor(
     lr: float,
     seed: int,
     on_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
 ) -> Extractor:
     """Train on uint8 images (N, H, W, C): to tell the classes, or without labels the rotations.
 
@@ -199,7 +199,9 @@ def shift(images: np.ndarray, rng: np.random.Generator, limit: int) -> np.ndarra
 
 
 @torch.no_grad()  # buffers made in inference mode could not be part of a graph later
-def _raw_features(extractor: Extractor, images: np.ndarray, *, device: str) -> Tensor:
+def _raw_features(
+    extractor: Extractor, images: np.ndarray, *, device: str | torch.device
+) -> Tensor:
     batches = range(0, len(images), 500)
     return torch.cat(
         [extractor.raw_features(_tensor(images[i : i + 500], device)) for i in batches]
@@ -234,14 +236,21 @@ def extract(
     return features, logits
 
 
-def accuracy(extractor: Extractor, images: np.ndarray, labels: np.ndarray | None) -> float:
+def accuracy(
+    extractor: Extractor,
+    images: np.ndarray,
+    labels: np.ndarray | None,
+    *,
+    device: str | torch.device = "cpu",
+) -> float:
     """Share told right on held-out images: their classes, or without labels all four rotations."""
     if labels is not None:
-        _, logits = extract(extractor, images)
+        _, logits = extract(extractor, images, device=device)
         return float((logits.argmax(axis=1) == labels).mean())
     hits = []
     for k in range(ROTATIONS):
-        _, logits = extract(extractor, rotate(images, np.full(len(images), k)))
+        turned = rotate(images, np.full(len(images), k))
+        _, logits = extract(extractor, turned, device=device)
         hits.append((logits.argmax(axis=1) == k).mean())
     return float(np.mean(hits))
 
@@ -251,10 +260,10 @@ def save(extractor: Extractor, folder: Path, facts: dict[str, Any]) -> dict[str,
 
     `facts` (task, accuracy, ...) join the architecture in it; `digest` names weights and config.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save as to_bytes
 
     tensors = {name: t.cpu().contiguous() for name, t in extractor.state_dict().items()}
-    save_file(tensors, folder / WEIGHTS)
+    files.write_bytes(folder / WEIGHTS, to_bytes(tensors))
     config = {"model": extractor.kwargs, "sha256": files.file_hash(folder / WEIGHTS), **facts}
     config["digest"] = files.json_hash(config)
     files.write_json(folder / CONFIG, config)

@@ -20,6 +20,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{path.name}.*.new"):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
     fresh = path.parent / f".{path.name}.{os.getpid()}.new"
     old = path.parent / f".{path.name}.{os.getpid()}.old"
     shutil.rmtree(fresh, ignore_errors=True)
@@ -28,10 +30,15 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         yield fresh
         if path.exists():
             path.rename(old)
-        fresh.rename(path)
+        try:
+            fresh.rename(path)
+        except OSError:
+            if old.exists():
+                old.rename(path)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -47,6 +54,12 @@ def atomic_file(path: Path) -> Iterator[Path]:
         fresh.replace(path)
     finally:
         fresh.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically. Libraries that write files themselves hide why it failed."""
+    with atomic_file(path) as fresh:
+        fresh.write_bytes(content)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -22,6 +22,20 @@ def grid(images: np.ndarray, columns: int, *, gap: int = 2, background: int = 25
     return picture
 
 
+def one_class_a_row(
+    images: np.ndarray, labels: np.ndarray, columns: int = 10, rows: int = 10
+) -> np.ndarray:
+    """The first images (N, H, W, C) of each class, `columns` a class, of at most `rows` classes.
+
+    A class that has fewer is filled up with white ones.
+    """
+    parts = []
+    for label in np.unique(labels)[:rows]:
+        row = images[labels == label][:columns]
+        parts += [row, np.full((columns - len(row), *images.shape[1:]), 255, images.dtype)]
+    return np.concatenate(parts)
+
+
 def save_grid(path: Path, images: np.ndarray, columns: int) -> None:
     """Write a grid as PNG; images below 64 pixels are enlarged so that a person sees them."""
     scale = max(1, 64 // images.shape[1])

@@ -5,15 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -99,11 +97,3 @@ def _lines(description: str, total: int, start: int) -> Callable[..., None]:
         )
 
     return advance
-
-
-def track(iterable: Iterable[T], *, description: str, total: int) -> Iterator[T]:
-    """Iterate with a progress bar."""
-    with bar(description, total) as advance:
-        for item in iterable:
-            yield item
-            advance()

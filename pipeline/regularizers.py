@@ -31,7 +31,7 @@ def gradient_penalty(critic: Critic, real: Tensor, fake: Tensor, mix: Tensor) ->
     `mix` (N,) in [0, 1] says where between (Gulrajani et al. 2017, arXiv:1704.00028).
     """
     between = torch.lerp(fake, real, mix.view(-1, 1, 1, 1))
-    norms = _gradient(critic, between).square().sum(dim=(1, 2, 3)).sqrt()
+    norms = _gradient(critic, between).square().sum(dim=(1, 2, 3)).add(1e-12).sqrt()
     return (norms - 1).square().mean()
 
 

@@ -46,6 +46,8 @@ def test_every_key_is_documented_or_obvious(values: dict[str, Any]) -> None:
         ("data", "source", "folder", ["data", "name must be given"]),
         ("data", "image_size", 30, ["data.image_size", "28, 32 or 64"]),
         ("data", "val_fraction", 0.9, ["val_fraction"]),
+        ("data", "path", "~/images", ["data.path", "absolute"]),
+        ("loss", "name", "wgan", ["model.spectral_norm", "false"]),
     ],
 )
 def test_a_wrong_value_names_key_value_and_what_is_allowed(

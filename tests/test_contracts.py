@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from pipeline.losses import LOSSES
-from pipeline.networks import NETWORKS, build
+from pipeline.networks import NETWORKS
+from pipeline.networks.build import build
 from pipeline.training.schedules import SCHEDULES
 
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import networks
 from pipeline.errors import ConfigError
+from pipeline.networks.build import build
 from pipeline.sampling import class_labels, requested_labels, sample_images, to_uint8
 
 
 def generator(n_classes: int = 3) -> torch.nn.Module:
-    return networks.build(
+    return build(
         "dcgan",
         image_size=28,
         channels=1,

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import math
 
 import numpy as np
 
 from pipeline import errors, evaluation, extractor, files, lineage, logs, paths
-from pipeline.config import check, read_yaml
+from pipeline.config import Evaluate, check, read_yaml
 from pipeline.datasets import prepared
-from pipeline.grids import save_grid
-from pipeline.networks import load_generator
+from pipeline.errors import UserError
+from pipeline.grids import one_class_a_row, save_grid
+from pipeline.networks.build import load_generator
 from pipeline.progress import bar
 from pipeline.sampling import class_labels, sample_images
 from pipeline.tracking import record
@@ -19,8 +21,7 @@ from pipeline.training.devices import pick_device
 
 log = logging.getLogger(__name__)
 
-GRID_COLUMNS = 10
-GRID_ROWS = 20
+GRID_COLUMNS, GRID_ROWS = 10, 20
 
 
 def main() -> None:
@@ -32,7 +33,8 @@ def main() -> None:
     device = pick_device(params.train.device)
     generator, trained = load_generator(paths.GENERATOR, which=config.checkpoint)
     judge, judge_config = extractor.load(), extractor.load_config()
-    labels = class_labels(counts, config.samples, config.seed) if trained["n_classes"] else None
+    n = _number_of_samples(config, data)
+    labels = class_labels(counts, n, config.seed) if trained["n_classes"] else None
     run = record.start(
         "evaluate",
         lineage.stage_key(lineage.stage_inputs("evaluate", values), trained["train_key"]),
@@ -45,7 +47,7 @@ def main() -> None:
     with bar("evaluate, steps", 2 + len(evaluation.FAMILIES)) as advance:
         images = sample_images(
             generator,
-            n=config.samples,
+            n=n,
             seed=config.seed,
             labels=labels,
             batch_size=config.batch_size,
@@ -72,6 +74,12 @@ def main() -> None:
             ),
             on_family=lambda name: advance(note=name),
         )
+    bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+    if bad:
+        raise UserError(
+            f"{', '.join(bad)} cannot be computed from these samples: look at the newest grid of "
+            f"{paths.TRAIN_REPORT} and train again (lower rates, another loss)"
+        )
     protocol = evaluation.protocol(
         extractor=config.extractor,
         extractor_digest=judge_config["digest"],
@@ -92,7 +100,11 @@ def main() -> None:
         if labels is not None:
             np.save(folder / "labels.npy", labels)
     with files.atomic_folder(paths.EVALUATION_REPORT) as folder:
-        save_grid(folder / "samples.png", uncurated(images, labels), GRID_COLUMNS)
+        if labels is None:
+            shown = images[: GRID_COLUMNS * GRID_COLUMNS]
+        else:
+            shown = one_class_a_row(images, labels, GRID_COLUMNS, GRID_ROWS)
+        save_grid(folder / "samples.png", shown, GRID_COLUMNS)
         files.write_json(folder / "protocol.json", protocol)
         record.finish(run, metrics=metrics).write(folder)
     files.write_json(paths.METRICS, metrics)
@@ -100,16 +112,18 @@ def main() -> None:
     deliver_or_keep("evaluate")
 
 
-def uncurated(images: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
-    """The first samples for a grid of 10 columns: one class a row, where classes were asked for."""
-    if labels is None:
-        return images[: GRID_COLUMNS * GRID_COLUMNS]
-    rows = []
-    for label in np.unique(labels)[:GRID_ROWS]:
-        row = images[labels == label][:GRID_COLUMNS]
-        blank = np.full((GRID_COLUMNS - len(row), *images.shape[1:]), 255, np.uint8)
-        rows += [row, blank]
-    return np.concatenate(rows)
+def _number_of_samples(config: Evaluate, data: prepared.Prepared) -> int:
+    """Fakes to draw: no more than there are training images, which set the floor at the same N."""
+    n = min(config.samples, len(data.split("train")))
+    if n < config.samples:
+        log.info("evaluate.samples: %d, as the train split has no more images for the floor", n)
+    fewest = min(n, len(data.split("test")))
+    if config.neighbours >= fewest:
+        raise UserError(
+            f"evaluate.neighbours is {config.neighbours}, but only {fewest} images are compared: "
+            "lower it, or raise data.test_fraction"
+        )
+    return n
 
 
 def _say(metrics: dict[str, float]) -> None:

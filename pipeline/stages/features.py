@@ -10,12 +10,14 @@ from pipeline import errors, extractor, files, logs, paths
 from pipeline.config import load_params
 from pipeline.datasets import prepared
 from pipeline.progress import bar
+from pipeline.training.devices import pick_device
 
 log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    config = load_params().features
+    params = load_params()
+    config, device = params.features, pick_device(params.train.device)
     data = prepared.load()
     train, val = data.split("train"), data.split("val")
     with bar("features, images", config.epochs * len(train)) as advance:
@@ -28,10 +30,11 @@ def main() -> None:
             batch_size=config.batch_size,
             lr=config.lr,
             seed=config.seed,
+            device=device,
             on_epoch=lambda epoch, loss: advance(len(train), note=f"loss {loss:.3f}"),
         )
     task = "rotation" if train.labels is None else "classes"
-    accuracy = extractor.accuracy(model, val.images, val.labels)
+    accuracy = extractor.accuracy(model, val.images, val.labels, device=device)
     log.info(
         "extractor: %.1f%% of the held-out %s are told right; %d features",
         100 * accuracy,
@@ -41,7 +44,7 @@ def main() -> None:
     with files.atomic_folder(paths.FEATURES) as folder:
         extractor.save(model, folder, {"task": task, "val_accuracy": accuracy})
         for split in ("train", "val", "test"):
-            features, logits = extractor.extract(model, data.split(split).images)
+            features, logits = extractor.extract(model, data.split(split).images, device=device)
             np.save(folder / f"{split}.npy", features)
             np.save(folder / f"{split}_logits.npy", logits)
 

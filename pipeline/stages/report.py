@@ -6,7 +6,7 @@ import logging
 
 from pipeline import errors, files, logs, paths
 from pipeline.config import load_params
-from pipeline.networks import load_generator
+from pipeline.networks.build import load_generator
 from pipeline.report import outs, page
 from pipeline.report.samples import Sampler
 from pipeline.tracking.deliver import deliver_or_keep

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -35,11 +36,15 @@ def main() -> None:
     values = read_yaml(paths.PARAMS)
     params = check(values)
     data = prepared.load()
-    inputs = lineage.stage_inputs("train", values)
-    key = lineage.stage_key(inputs)
     device = devices.pick_device(params.train.device)
     precision = devices.pick_precision(params.train.precision, device)
-    torch.use_deterministic_algorithms(params.train.deterministic)
+    if params.train.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what torch then asks for
+        torch.use_deterministic_algorithms(True)
+    inputs = lineage.stage_inputs("train", values)
+    # `auto` is another precision on another machine, and then another result.
+    inputs["params"]["train.precision"] = str(precision)
+    key = lineage.stage_key(inputs)
 
     split = data.split("train")
     n_classes = data.n_classes if params.model.conditional else 0
@@ -150,7 +155,7 @@ def _write_generator(
     state: State, params: Params, data: prepared.Prepared, key: str
 ) -> dict[str, Any]:
     """models/generator: both checkpoints and what is needed to load and to name them."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save as to_bytes
 
     assert state.best_weights is not None
     n_classes = data.n_classes if params.model.conditional else 0
@@ -166,8 +171,8 @@ def _write_generator(
         "last_step": state.step,
     }
     with files.atomic_folder(paths.GENERATOR) as out:
-        save_file(state.best_weights, out / "best.safetensors")
-        save_file(weights_of(state.ema), out / "last.safetensors")
+        files.write_bytes(out / "best.safetensors", to_bytes(state.best_weights))
+        files.write_bytes(out / "last.safetensors", to_bytes(weights_of(state.ema)))
         config["weights"] = {
             which: files.file_hash(out / f"{which}.safetensors") for which in ("best", "last")
         }

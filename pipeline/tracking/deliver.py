@@ -202,7 +202,7 @@ def sync(root: Path = Path()) -> Summary:
                 continue
             record = _record_of(stage, folder)
             name = _label(record) + (" report" if stage == "report" else "")
-            client, experiment_id = _reach(record.experiment)
+            client, experiment_id = reach(record.experiment)
             try:
                 delivery = DELIVER[stage](client, experiment_id, folder)
             except Exception as error:  # one broken run must not hold back the others
@@ -235,7 +235,7 @@ def read_history(path: Path) -> list[dict[str, float | None]]:
         ]
 
 
-def _reach(experiment: str) -> tuple[MlflowClient, str]:
+def reach(experiment: str) -> tuple[MlflowClient, str]:
     try:
         return store.ready(experiment)
     except UserError:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.grids import save_grid
+from pipeline.grids import one_class_a_row, save_grid
 from pipeline.sampling import generate, latents
 from pipeline.training.loop import Callback, Row
 from pipeline.training.state import State
@@ -81,8 +81,5 @@ def grid_labels(n_classes: int, rows: int = 10) -> np.ndarray:
 def reals_for_grid(images: np.ndarray, labels: np.ndarray | None, n_classes: int) -> np.ndarray:
     """Of the real images (n, H, W, C) those that fill a grid in the order of `Grids`."""
     if labels is None or not n_classes:
-        chosen = np.linspace(0, len(images) - 1, min(GRID_IMAGES, len(images))).astype(int)
-    else:
-        classes = range(min(n_classes, 10))
-        chosen = np.concatenate([np.flatnonzero(labels == k)[:COLUMNS] for k in classes])
-    return images[chosen]
+        return images[:GRID_IMAGES]  # `prepare` has shuffled them
+    return one_class_a_row(images, labels, COLUMNS)

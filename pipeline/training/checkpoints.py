@@ -7,6 +7,7 @@ keeps there meanwhile. A changed key finds no checkpoint and starts anew.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import shutil
 from collections.abc import Iterator
@@ -45,8 +46,9 @@ def hold(root: Path, key: str) -> Iterator[Path]:
 
 def save(state: State, folder: Path) -> None:
     """Write the state atomically: a kill leaves the last whole checkpoint."""
-    with files.atomic_file(folder / STATE) as fresh:
-        torch.save(state.state_dict(), fresh)
+    content = io.BytesIO()
+    torch.save(state.state_dict(), content)
+    files.write_bytes(folder / STATE, content.getvalue())
 
 
 def restore(state: State, folder: Path) -> bool:
@@ -65,11 +67,12 @@ def remember_inputs(folder: Path, inputs: lineage.Inputs) -> None:
 
 def nearest(root: Path, inputs: lineage.Inputs) -> tuple[str, list[str]] | None:
     """The most similar checkpoint of other inputs: its key and how they differ. None: no other."""
-    found = [
-        (folder.name, lineage.difference(files.read_json(folder / INPUTS), inputs))
-        for folder in sorted(root.glob("*"))
-        if (folder / STATE).exists() and (folder / INPUTS).exists()
-    ]
+    found = []
+    for folder in sorted(root.glob("*")):
+        if (folder / STATE).exists():
+            with contextlib.suppress(FileNotFoundError):  # its training may end at any moment
+                before = files.read_json(folder / INPUTS)
+                found.append((folder.name, lineage.difference(before, inputs)))
     others = [(key, lines) for key, lines in found if lines]
     return min(others, key=lambda item: len(item[1]), default=None)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from pipeline.losses import Loss
 from pipeline.regularizers import Regularizer
@@ -65,11 +66,11 @@ def train(
     g, d = state.generator, state.discriminator
     d_parameters: list[Tensor] = list(d.parameters())
     autocast = torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32)
-    meter = Meter(device)
+    meter = Meter()
 
     def update_d(batch: Any, fake: Tensor) -> None:
         real = task.real(batch)
-        with autocast:
+        with autocast, parametrize.cached():  # spectral normalisation once for both
             real_logits = task.judge(d, real, batch).float()
             fake_logits = task.judge(d, fake, batch).float()
         total = loss.discriminator(real_logits, fake_logits)
@@ -164,9 +165,10 @@ def train(
         for _ in range(min(g_steps - 1, steps - state.step)):
             update_g(*draw())
 
-        if _passed(logged, state.step, log_every) or state.step >= steps:
+        ended = state.step >= steps
+        evaluated = ended or _passed(logged, state.step, eval_every)
+        if evaluated or _passed(logged, state.step, log_every):
             row = log_row(began, first_image)
-            evaluated = _passed(logged, state.step, eval_every) or state.step >= steps
             if evaluated:
                 figures = evaluate(state.ema)
                 row.update({f"eval_{name}": value for name, value in figures.items()})
@@ -178,7 +180,7 @@ def train(
                 if evaluated:
                     stop = bool(callback.on_eval(state, row)) or stop
             # Only here: between two rows the meter holds sums that a checkpoint lacks.
-            if state.step < steps and _passed(logged, state.step, checkpoint_every):
+            if not ended and _passed(logged, state.step, checkpoint_every):
                 save(state)
             logged, began, first_image = state.step, time.perf_counter(), state.images
     for callback in callbacks:
@@ -188,8 +190,7 @@ def train(
 class Meter:
     """Means of scalars since the last look, summed on the device: no host sync in a step."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
 

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipeline import networks
 from pipeline.config import Params
 from pipeline.errors import UserError
 from pipeline.losses import LOSSES
+from pipeline.networks.build import build
 from pipeline.regularizers import Regularizer, gradient_penalty, r1
 from pipeline.training.balance import BALANCES
 from pipeline.training.loop import Callback, train
@@ -35,7 +35,7 @@ def generator_config(params: Params, n_classes: int) -> dict[str, Any]:
 
 def make_state(params: Params, *, n_classes: int, device: torch.device) -> State:
     """Networks with weights drawn from the seed, their optimizers and the balance, at step 0."""
-    generator, discriminator = networks.build(
+    generator, discriminator = build(
         **generator_config(params, n_classes),
         spectral_norm=params.model.spectral_norm,
         seed=params.seed,

@@ -96,6 +96,19 @@ def test_a_folder_that_cannot_be_written(workspace: Workspace) -> None:
     assert "/sys/samples" in output
 
 
+@pytest.mark.parametrize("stage", ["prepare", "features", "train"])
+def test_no_room_for_what_a_stage_writes(workspace: Workspace, stage: str) -> None:
+    """Real errors of the operating system: files may not grow beyond 20 blocks of 1 KiB."""
+    before = {path: file_hash(path) for path in workspace.root.glob("models/*/*")}
+    command = f"ulimit -f 20; exec python -m pipeline.stages.{stage}"
+    # The store is away: its files may not grow either, which is not the point here.
+    away = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    output = refused(workspace, "bash", "-c", command, code=1, **away)
+    assert "ulimit" in output or "no space" in output
+    assert {path: file_hash(path) for path in workspace.root.glob("models/*/*")} == before
+    assert not list(workspace.root.glob("*/.*.new"))
+
+
 @pytest.mark.slow
 def test_an_unreachable_server_loses_no_training(workspace: Workspace) -> None:
     workspace.set(train__steps=60)

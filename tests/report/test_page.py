@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import paths
-from pipeline.networks import load_generator
+from pipeline.networks.build import load_generator
 from pipeline.report import outs, page
 from pipeline.report.samples import Sampler
 from pipeline.tracking.deliver import report_key

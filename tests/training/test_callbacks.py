@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import networks
 from pipeline.errors import UserError
+from pipeline.networks.build import build
 from pipeline.training import callbacks
 
 
 def state(step: int) -> Any:
-    generator, _ = networks.build(
+    generator, _ = build(
         "mlp",
         image_size=28,
         channels=1,
@@ -50,6 +50,8 @@ def test_real_images_fill_the_same_grid() -> None:
     chosen = callbacks.reals_for_grid(images, labels, 3)
     assert chosen.flatten().tolist() == callbacks.grid_labels(3).tolist()
     assert len(callbacks.reals_for_grid(images, None, 0)) == 36
+    few = callbacks.reals_for_grid(images[:25], labels[:25], 3)  # one image of class 1 is left
+    assert few.flatten().tolist() == [0] * 10 + [1] + [255] * 9 + [2] * 10
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -11,6 +11,7 @@ from torch import nn
 
 from pipeline import networks
 from pipeline.losses import LOSSES
+from pipeline.networks.build import build
 from pipeline.regularizers import Regularizer, gradient_penalty, r1
 from pipeline.training import checkpoints
 from pipeline.training.balance import Fixed
@@ -28,7 +29,7 @@ def make(
     *, conditional: bool = True, d_steps: int = 1, g_steps: int = 1, name: str = "dcgan"
 ) -> tuple[State, Generate]:
     n_classes = 3 if conditional else 0
-    generator, discriminator = networks.build(
+    generator, discriminator = build(
         name,
         image_size=28,
         channels=1,
@@ -140,8 +141,24 @@ def test_odd_ratios_end_at_the_last_step() -> None:
 
 def test_intervals_that_do_not_divide_each_other_lose_no_checkpoint() -> None:
     saved = []
-    run(*make(), steps=12, log_every=3, checkpoint_every=4, save=lambda s: saved.append(s.step))
+    run(
+        *make(),
+        steps=12,
+        log_every=3,
+        eval_every=12,
+        checkpoint_every=4,
+        save=lambda s: saved.append(s.step),
+    )
     assert saved == [6, 9]  # at the first row after every fourth step; 12 is the end
+
+
+def test_evaluations_come_at_their_own_interval_whatever_the_curves() -> None:
+    seen = []
+    for log_every in (1, 5, 7):
+        state = run(*make(), steps=12, log_every=log_every, eval_every=4)
+        seen.append(([row["step"] for row in state.history if "eval_fd" in row], state.best_score))
+    assert seen[0][0] == [4, 8, 12]
+    assert seen[0] == seen[1] == seen[2]
 
 
 def test_weight_clipping_bounds_every_weight_of_d() -> None:
