@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline import files, paths
 from pipeline.grids import save_grid
-from pipeline.networks import build
+from pipeline.networks.build import build
 from pipeline.sampling import class_labels
 from pipeline.tracking.record import RunRecord
 
