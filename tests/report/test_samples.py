@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline.grids import save_grid
-from pipeline.networks import build
+from pipeline.networks.build import build
 from pipeline.report import samples
 from pipeline.sampling import sample_images
 
