@@ -23,7 +23,7 @@ def trainings(workspace: Workspace) -> dict[str, dict[str, str]]:
 def test_experiments_in_the_workspace_in_a_copy_and_queued(workspace: Workspace) -> None:
     workspace.run("dvc", "exp", "run", "--name", "here", "-S", "train.lr_g=1e-4")
     workspace.run("git", "checkout", "--", ".")
-    workspace.run("dvc", "exp", "run", "--temp", "--name", "apart", "-S", "train.lr_g=2e-3")
+    workspace.run("dvc", "exp", "run", "--temp", "--name", "apart", "-S", "train.lr_g=5e-3")
     for name, rate in (("first", "3e-3"), ("second", "4e-3")):
         workspace.run("dvc", "exp", "run", "--queue", "--name", name, "-S", f"train.lr_g={rate}")
     workspace.run("dvc", "queue", "start")
@@ -31,7 +31,7 @@ def test_experiments_in_the_workspace_in_a_copy_and_queued(workspace: Workspace)
 
     runs = trainings(workspace)
     assert set(runs) == {"", "here", "apart", "first", "second"}
-    assert runs["apart"]["params"]["train.lr_g"] == "0.002"
+    assert runs["apart"]["params"]["train.lr_g"] == "0.005"
     assert "apart" in runs["apart"]["name"]
     evaluations = [run for run in workspace.runs() if run["stage"] == "evaluate"]
     assert {run["parent"] for run in evaluations} == {run["id"] for run in runs.values()}
