@@ -14,7 +14,7 @@ from pipeline.tracking import store
 WORKER = """
 import sys
 sys.path[:0] = sys.argv[1:3]
-from . import outs
+import outs
 from pathlib import Path
 from pipeline.tracking import deliver, store
 client, experiment_id = store.ready("gan")
