@@ -25,8 +25,10 @@ FEWEST_REALS = 20
 class Reference:
     """The reals that fakes are held to, with all that need not be computed twice.
 
-    Groups are the classes that the extractor sees in an image; without labels k-means bins of the
-    reals' features. `frequencies` (K,) are theirs: of the training labels, else of these reals.
+    Features and logits are the data set's own extractor's, by which classes and signs of collapse
+    are told; `Space` has those in which distances are measured. Groups are the classes that the
+    extractor sees in an image; without labels k-means bins of the reals' features. `frequencies`
+    (K,) are theirs: of the training labels, else of these reals.
     """
 
     features: np.ndarray
@@ -52,7 +54,9 @@ class Reference:
 
 @dataclass(frozen=True)
 class Fakes:
-    """Samples: features (N, d), logits (N, K), images uint8 (N, H, W, C), the labels asked for."""
+    """Samples: images uint8 (N, H, W, C), the labels asked for, and what the data set's own
+    extractor sees in them: features (N, d) and logits (N, K).
+    """
 
     features: np.ndarray
     logits: np.ndarray
@@ -61,10 +65,25 @@ class Fakes:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How to measure. `train_features`: of the training reals, for the floor under `fd`."""
+class Space:
+    """Features in which distances are measured: the data set's own extractor's, or Inception's.
 
-    train_features: np.ndarray
+    Of fakes (N, d), of the reals they are held to (M, d), and of training reals, for the floor.
+    `logits` (N, K) of the fakes give the Inception score; None: there is none. The Fréchet
+    distance is called `key`.
+    """
+
+    fakes: np.ndarray
+    reals: np.ndarray
+    train: np.ndarray
+    logits: np.ndarray | None = None
+    key: str = "fd"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to measure."""
+
     neighbours: int = 5
     bootstraps: int = 200
     seed: int = 0
@@ -130,21 +149,22 @@ def monitor(features: np.ndarray, logits: np.ndarray, reference: Reference) -> d
 def evaluate(
     fakes: Fakes,
     reference: Reference,
+    space: Space,
     settings: Settings,
     *,
     on_family: Callable[[str], None] = lambda name: None,
 ) -> dict[str, float]:
     """Every metric as a flat dictionary. `on_family(name)` is called after each of `FAMILIES`.
 
-    `fd` and `kid` use all fakes and reals. The neighbours' figures, which move with the numbers,
+    Distances use all fakes and reals. The neighbours' figures, which move with the numbers,
     use as many fakes as there are reals or as many reals as there are fakes.
     """
     result: dict[str, float] = {}
     with single_threaded():
         for name, family in FAMILIES.items():
-            result |= family(fakes, reference, settings)
+            result |= family(fakes, reference, space, settings)
             on_family(name)
-    return {**result, "n_real": len(reference.features), "n_fake": len(fakes.features)}
+    return {**result, "n_real": len(space.reals), "n_fake": len(space.fakes)}
 
 
 def _fd(features: np.ndarray, reference: Reference) -> float:
@@ -167,36 +187,42 @@ def _collapse(features: np.ndarray, logits: np.ndarray, reference: Reference) ->
     }
 
 
-def _frechet(fakes: Fakes, reference: Reference, settings: Settings) -> dict[str, float]:
+def _frechet(
+    fakes: Fakes, reference: Reference, space: Space, settings: Settings
+) -> dict[str, float]:
     rng = np.random.default_rng(settings.seed)
-    n = min(len(fakes.features), len(settings.train_features))
-    chosen = rng.choice(len(settings.train_features), n, replace=False)
+    n = min(len(space.fakes), len(space.train))
+    chosen = rng.choice(len(space.train), n, replace=False)
     low, high = frechet.interval(
-        fakes.features, reference.features, resamples=settings.bootstraps, seed=settings.seed
+        space.fakes, space.reals, resamples=settings.bootstraps, seed=settings.seed
     )
     return {
-        "fd": _fd(fakes.features, reference),
-        "fd_floor": _fd(settings.train_features[chosen], reference),
-        "fd_ci_low": low,
-        "fd_ci_high": high,
+        space.key: frechet.distance(space.reals, space.fakes),
+        f"{space.key}_floor": frechet.distance(space.reals, space.train[chosen]),
+        f"{space.key}_ci_low": low,
+        f"{space.key}_ci_high": high,
     }
 
 
-def _kernel(fakes: Fakes, reference: Reference, settings: Settings) -> dict[str, float]:
+def _kernel(
+    fakes: Fakes, reference: Reference, space: Space, settings: Settings
+) -> dict[str, float]:
     return {
-        "kid": kernel.kid(fakes.features, reference.features, seed=settings.seed),
-        "kid_se": kernel.kid_se(fakes.features, reference.features),
+        "kid": kernel.kid(space.fakes, space.reals, seed=settings.seed),
+        "kid_se": kernel.kid_se(space.fakes, space.reals),
     }
 
 
-def _neighbours(fakes: Fakes, reference: Reference, settings: Settings) -> dict[str, float]:
-    n = min(len(fakes.features), len(reference.features))
-    return neighbours.precision_recall(
-        reference.features[:n], fakes.features[:n], k=settings.neighbours
-    )
+def _neighbours(
+    fakes: Fakes, reference: Reference, space: Space, settings: Settings
+) -> dict[str, float]:
+    n = min(len(space.fakes), len(space.reals))
+    return neighbours.precision_recall(space.reals[:n], space.fakes[:n], k=settings.neighbours)
 
 
-def _modes(fakes: Fakes, reference: Reference, settings: Settings) -> dict[str, float]:
+def _modes(
+    fakes: Fakes, reference: Reference, space: Space, settings: Settings
+) -> dict[str, float]:
     return {
         **_collapse(fakes.features, fakes.logits, reference),
         "label_kl_floor": modes.label_kl_floor(len(reference.frequencies), len(fakes.features)),
@@ -206,24 +232,26 @@ def _modes(fakes: Fakes, reference: Reference, settings: Settings) -> dict[str, 
     }
 
 
-def _classifier(fakes: Fakes, reference: Reference, settings: Settings) -> dict[str, float]:
-    """What only a classifier of the data's classes can say: nothing without labels."""
-    if not reference.labelled:
-        return {}
-    mean, deviation = scores.inception_score(fakes.logits, seed=settings.seed)
-    result = {
-        "is_mean": mean,
-        "is_std": deviation,
-        "confidence": modes.confidence(fakes.logits),
-        "confidence_real": modes.confidence(reference.logits),
-    }
-    if fakes.requested is not None:
-        hits = fakes.logits.argmax(axis=1) == fakes.requested
-        result["label_accuracy"] = float(hits.mean())
+def _classifier(
+    fakes: Fakes, reference: Reference, space: Space, settings: Settings
+) -> dict[str, float]:
+    """What only a classifier can say; of the data's classes, nothing without labels."""
+    result: dict[str, float] = {}
+    if space.logits is not None:
+        mean, deviation = scores.inception_score(space.logits, seed=settings.seed)
+        result |= {"is_mean": mean, "is_std": deviation}
+    if reference.labelled:
+        result["confidence"] = modes.confidence(fakes.logits)
+        result["confidence_real"] = modes.confidence(reference.logits)
+        if fakes.requested is not None:
+            hits = fakes.logits.argmax(axis=1) == fakes.requested
+            result["label_accuracy"] = float(hits.mean())
     return result
 
 
-def _controls(fakes: Fakes, reference: Reference, settings: Settings) -> dict[str, float]:
+def _controls(
+    fakes: Fakes, reference: Reference, space: Space, settings: Settings
+) -> dict[str, float]:
     results = controls(reference, seed=settings.seed)
     return {
         **{f"control_{name}": float(passed) for name, passed in results.items()},
@@ -289,7 +317,7 @@ def protocol(
     }
 
 
-FAMILIES: dict[str, Callable[[Fakes, Reference, Settings], dict[str, float]]] = {
+FAMILIES: dict[str, Callable[[Fakes, Reference, Space, Settings], dict[str, float]]] = {
     "frechet": _frechet,
     "kernel": _kernel,
     "neighbours": _neighbours,

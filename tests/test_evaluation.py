@@ -7,7 +7,7 @@ import pytest
 
 from pipeline import evaluation
 from pipeline.errors import UserError
-from pipeline.evaluation import Fakes, Settings
+from pipeline.evaluation import Fakes, Settings, Space
 
 CLASSES, D = 5, 12
 
@@ -38,12 +38,21 @@ def unlabelled():
 
 @pytest.fixture(scope="module")
 def settings():
-    return Settings(draw(1000, 1)[0], bootstraps=50)
+    return Settings(bootstraps=50)
+
+
+def evaluate(features, logits, reference, settings, *, requested=None):
+    """All figures of fakes in the space of the data set's own extractor."""
+    fakes = Fakes(features, logits, pictures(len(features)), requested)
+    space = Space(
+        features, reference.features, draw(1000, 1)[0], logits if reference.labelled else None
+    )
+    return evaluation.evaluate(fakes, reference, space, settings)
 
 
 @pytest.fixture(scope="module")
 def of_reals(reference, settings):
-    return evaluation.evaluate(Fakes(*draw(1000, 2), pictures(1000)), reference, settings)
+    return evaluate(*draw(1000, 2), reference, settings)
 
 
 def test_every_figure_of_the_contract_is_there_and_is_json(of_reals):
@@ -82,7 +91,7 @@ def test_noise_in_the_features_raises_every_distance(reference, settings):
     rows = []
     for noise in (0, 0.5, 1, 2):
         noisy = features + noise * np.random.default_rng(3).normal(size=features.shape)
-        rows.append(evaluation.evaluate(Fakes(noisy, logits, pictures(1000)), reference, settings))
+        rows.append(evaluate(noisy, logits, reference, settings))
     for key, sign in (("fd", 1), ("kid", 1), ("ndb_jsd", 1), ("precision", -1), ("density", -1)):
         assert np.all(sign * np.diff([row[key] for row in rows]) > 0), key
 
@@ -126,14 +135,12 @@ def test_a_conditional_model_has_a_label_accuracy(reference, settings):
     features, logits = draw(500, 2, labels)
     wrong = labels.copy()
     wrong[:250] = (wrong[:250] + 1) % CLASSES
-    fakes = Fakes(features, logits, pictures(500), wrong)
-    accuracy = evaluation.evaluate(fakes, reference, settings)["label_accuracy"]
-    assert accuracy == pytest.approx(0.5, abs=0.05)
+    figures = evaluate(features, logits, reference, settings, requested=wrong)
+    assert figures["label_accuracy"] == pytest.approx(0.5, abs=0.05)
 
 
 def test_without_labels_groups_are_bins_of_the_reals(unlabelled, settings):
-    features, logits = draw(1000, 2)
-    result = evaluation.evaluate(Fakes(features, logits, pictures(1000)), unlabelled, settings)
+    result = evaluate(*draw(1000, 2), unlabelled, settings)
     assert "is_mean" not in result
     assert "confidence" not in result
     assert result["modes"] == evaluation.UNLABELLED_GROUPS
@@ -148,10 +155,8 @@ def test_a_class_without_training_images_leaves_label_kl_finite():
 
 def test_neighbours_compare_equal_numbers(reference, settings):
     features, logits = draw(1000, 2)
-    many = evaluation.evaluate(Fakes(features, logits, pictures(1000)), reference, settings)
-    equal = evaluation.evaluate(
-        Fakes(features[:400], logits[:400], pictures(400)), reference, settings
-    )
+    many = evaluate(features, logits, reference, settings)
+    equal = evaluate(features[:400], logits[:400], reference, settings)
     for key in ("precision", "recall", "density", "coverage", "selfnn_ratio"):
         assert many[key] == equal[key]
 

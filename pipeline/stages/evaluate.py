@@ -66,8 +66,13 @@ def main() -> None:
         metrics = evaluation.evaluate(
             evaluation.Fakes(features, logits, images, labels),
             reference,
-            evaluation.Settings(
+            evaluation.Space(
+                features,
+                reference.features,
                 np.load(paths.FEATURES / "train.npy"),
+                logits if reference.labelled else None,
+            ),
+            evaluation.Settings(
                 neighbours=config.neighbours,
                 bootstraps=config.bootstraps,
                 seed=config.seed,
