@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,11 @@ import numpy as np
 
 from pipeline import files, paths
 from pipeline.datasets import prepared
+from pipeline.metrics.per_class import ClassFigures
 from pipeline.tracking.deliver import PROTOCOL, read_history
 from pipeline.tracking.record import RunRecord
+
+PER_CLASS = "per_class.csv"
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,8 @@ class Outs:
 
     `history` maps each column to float64 (rows,), NaN where the cell is empty. `features` (N, d),
     `logits` (N, K) and `labels` (N,), the classes asked for or None, are those of the evaluated
-    samples; `train_features` and `test_features` of the reals, memory-mapped.
+    samples; `train_features` and `test_features` of the reals, memory-mapped. `per_class` is empty
+    where the model is not conditional.
     """
 
     data: prepared.Prepared
@@ -34,6 +39,7 @@ class Outs:
     features: np.ndarray
     logits: np.ndarray
     labels: np.ndarray | None
+    per_class: list[ClassFigures]
     train_features: np.ndarray
     test_features: np.ndarray
 
@@ -70,9 +76,22 @@ def load(root: Path = Path()) -> Outs:
         features=np.load(evaluation / "features.npy", mmap_mode="r"),
         logits=np.load(evaluation / "logits.npy", mmap_mode="r"),
         labels=np.load(labels) if labels.exists() else None,
+        per_class=read_per_class(root / paths.EVALUATION_REPORT / PER_CLASS),
         train_features=np.load(root / paths.FEATURES / "train.npy", mmap_mode="r"),
         test_features=np.load(root / paths.FEATURES / "test.npy", mmap_mode="r"),
     )
+
+
+def read_per_class(path: Path) -> list[ClassFigures]:
+    """The rows of per_class.csv; none where there is no such file."""
+    if not path.exists():
+        return []
+    types = {"label": int, "n_fake": int, "n_real": int}
+    with path.open(newline="", encoding="utf-8") as file:
+        return [
+            ClassFigures(**{name: types.get(name, float)(text) for name, text in row.items()})
+            for row in csv.DictReader(file)
+        ]
 
 
 def _columns(path: Path) -> dict[str, np.ndarray]:

@@ -25,6 +25,7 @@ def build(
         panels.over_time(outs),
         panels.curves(outs),
         panels.classes(outs),
+        panels.per_class(outs),
         panels.neighbours(outs, sampler, neighbours),
         panels.interpolations(outs, sampler, interpolations),
         panels.data(outs),

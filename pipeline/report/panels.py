@@ -190,9 +190,37 @@ def classes(outs: Outs) -> str:
     )
     if ratio[most] - ratio[least] < EVEN:
         note = "Classes as the extractor sees them in the samples: each has its share."
-    svg = plots.class_shares(names, fakes, reals)
+    svg = plots.class_bars(
+        names, 100 * reals, 100 * fakes, label="% of images", of_reals="training images"
+    )
     alt = "Bars: share of each class among samples and training images"
     return markup.section("Classes", markup.figure(markup.svg_uri(svg), alt, css="wide"), note)
+
+
+def per_class(outs: Outs) -> str:
+    """Distance of each class's samples to its reals, of a conditional model."""
+    rows = outs.per_class
+    if not rows:
+        return ""
+    names = outs.data.class_names or []
+    fakes, floors = np.full(len(names), np.nan), np.full(len(names), np.nan)
+    for row in rows:
+        fakes[row.label], floors[row.label] = row.fd, row.fd_floor
+    svg = plots.class_bars(names, floors, fakes, label="fd", of_reals="training images (floor)")
+    told = [
+        (names[row.label], f"{row.n_fake:,}", f"{row.n_real:,}", number(row.fd),
+         number(row.fd_floor), f"{100 * row.accuracy:.1f}%")
+        for row in rows
+    ]  # fmt: skip
+    head = ("Class", "Samples", "Test images", "fd", "Floor", "Seen as this class")
+    body = markup.figure(
+        markup.svg_uri(svg), "Bars: distance of each class's samples and its floor", css="wide"
+    ) + markup.details("Figures of every class", markup.table(head, told))
+    note = (
+        "Each class's samples against its test images, beside as many training images. A class "
+        "has few images, so its distances are large: compare them with the floor."
+    )
+    return markup.section("Distance per class", body, note)
 
 
 def neighbours(outs: Outs, sampler: Sampler, shown: int) -> str:

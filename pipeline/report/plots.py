@@ -106,8 +106,13 @@ def thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.array([p.mean() for p in parts[0]]), np.array([p.mean() for p in parts[1]])
 
 
-def class_shares(names: list[str], fakes: np.ndarray, reals: np.ndarray) -> str:
-    """Share (K,) of each class among the fakes and among the training images, as SVG."""
+def class_bars(
+    names: list[str], reals: np.ndarray, fakes: np.ndarray, *, label: str, of_reals: str
+) -> str:
+    """Two bars a class as SVG: of reals (K,), which are called `of_reals`, and of samples (K,).
+
+    NaN draws none. `label` names what the bars' height is.
+    """
     import matplotlib
 
     with matplotlib.rc_context(STYLE):
@@ -115,14 +120,14 @@ def class_shares(names: list[str], fakes: np.ndarray, reals: np.ndarray) -> str:
         long = max(len(names[i]) for i in few) > 5
         figure, axes = _canvas(10.4, 2.6, top=0.3, bottom=0.9 if long else 0.3)
         places = np.arange(len(names))
-        axes.bar(places - 0.2, 100 * reals, 0.38, color="#9ca3af", label="training images")
-        axes.bar(places + 0.2, 100 * fakes, 0.38, color=BLUE, label="samples")
+        axes.bar(places - 0.2, reals, 0.38, color="#9ca3af", label=of_reals)
+        axes.bar(places + 0.2, fakes, 0.38, color=BLUE, label="samples")
         axes.grid(False, axis="x")
         axes.set_axisbelow(True)
         axes.set_xticks(few, [names[i][:16] for i in few], rotation=35 if long else 0,
                         ha="right" if long else "center")  # fmt: skip
         axes.set_xlim(-0.6, len(names) - 0.4)
-        axes.set_ylabel("% of images")
+        axes.set_ylabel(label)
         axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=2, borderaxespad=0.2)
         return _svg(figure)
 

@@ -5,7 +5,6 @@ Continues from the last checkpoint of the same code, data and params; a change s
 
 from __future__ import annotations
 
-import csv
 import logging
 import os
 import shutil
@@ -95,9 +94,9 @@ def main() -> None:
         live.close()
         config = _write_generator(state, params, data, key)
         with files.atomic_folder(paths.TRAIN_REPORT) as out:
-            _write_table(out / "history.csv", state.history)
+            files.write_table(out / "history.csv", state.history)
             evaluated = [row for row in state.history if "eval_fd" in row]
-            _write_table(out / "evaluations.csv", evaluated)  # DVC's plots draw gaps as zeros
+            files.write_table(out / "evaluations.csv", evaluated)  # DVC's plots draw gaps as zeros
             shutil.copytree(folder / "grids", out / "grids")
             record.finish(run, model=config).write(out)
         checkpoints.discard(folder)
@@ -178,15 +177,6 @@ def _write_generator(
         }
         files.write_json(out / "config.json", config)
     return config
-
-
-def _write_table(path: Path, rows: list[Row]) -> None:
-    """One line a row; a cell is empty where a row has no such figure."""
-    columns = dict.fromkeys(name for row in rows for name in row)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(columns))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,9 @@ import numpy as np
 
 from pipeline import files, paths
 from pipeline.grids import save_grid
+from pipeline.metrics.per_class import ClassFigures
 from pipeline.networks.build import build
+from pipeline.report.outs import PER_CLASS
 from pipeline.sampling import class_labels
 from pipeline.tracking.record import RunRecord
 
@@ -108,6 +110,9 @@ def _evaluation(root, rng, n_classes, given, missing_class, metrics) -> None:
     np.save(folder / "logits.npy", logits)
     if given:
         np.save(folder / "labels.npy", class_labels([1] * n_classes, n, seed=0))
+        rows = [ClassFigures(k, 20, 20, 3.0 + k, 1.0, 0.9) for k in range(n_classes)]
+        (root / paths.EVALUATION_REPORT).mkdir(parents=True)
+        files.write_table(root / paths.EVALUATION_REPORT / PER_CLASS, [vars(row) for row in rows])
     files.write_json(root / paths.METRICS, metrics)
     record = RunRecord(
         kind="evaluate", key=EVAL_KEY, name="evaluate aaaaaaaa", experiment="gan",
@@ -117,7 +122,7 @@ def _evaluation(root, rng, n_classes, given, missing_class, metrics) -> None:
         dataset={"name": "dots", "digest": "d" * 64, "source": "folder"},
     )  # fmt: skip
     protocol = {"n_real": 1000, "n_fake": n, "split": "test", "versions": {"torch": "2"}}
-    (root / paths.EVALUATION_REPORT).mkdir(parents=True)
+    (root / paths.EVALUATION_REPORT).mkdir(parents=True, exist_ok=True)
     files.write_json(root / paths.EVALUATION_REPORT / "protocol.json", protocol)
     record.write(root / paths.EVALUATION_REPORT)
 

@@ -124,6 +124,14 @@ def test_the_same_outs_give_the_same_page(tmp_path: Path):
     assert build(tmp_path) == build(tmp_path)
 
 
+def test_a_conditional_model_has_its_distance_per_class(tmp_path: Path):
+    small_outs.write(tmp_path, class_names=["cat", "dog"])
+    html = build(tmp_path)
+    panel = html.partition("<h2>Distance per class</h2>")[2].partition("</section>")[0]
+    assert "cat" in panel
+    assert "90.0%" in panel
+
+
 def test_neighbours_and_interpolations_can_be_left_out(tmp_path: Path):
     small_outs.write(tmp_path)
     html = build(tmp_path, neighbours=0, interpolations=0)

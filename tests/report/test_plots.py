@@ -45,5 +45,6 @@ def test_long_curves_are_averaged_and_gaps_left_out():
 @pytest.mark.parametrize("n", [2, 10, 200])
 def test_class_bars_for_few_and_many_classes(n):
     shares = np.full(n, 1 / n)
-    svg = plots.class_shares([f"a long class name {k}" for k in range(n)], shares, shares)
+    names = [f"a long class name {k}" for k in range(n)]
+    svg = plots.class_bars(names, shares, shares, label="%", of_reals="training images")
     assert ET.fromstring(svg).tag.endswith("svg")
