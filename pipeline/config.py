@@ -16,6 +16,9 @@ from pipeline import paths
 from pipeline.errors import ConfigError
 
 OWN_DATA = ("folder", "parquet", "idx")  # sources that read what `data.path` names
+POINTS = ("ring", "grid")  # sources of points in the plane
+POINT_NETWORKS = ("points", "pacgan")
+IMAGE_NETWORKS = ("dcgan", "mlp")
 UNLABELLED = ("celeba",)
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -46,7 +49,9 @@ class Data(Section):
         "folder",
         "parquet",
         "idx",
-    ] = Field(description="Where the images come from.")
+        "ring",
+        "grid",
+    ] = Field(description="Where the images, or the points of a mode benchmark, come from.")
     name: Name | None = Field(
         description="What runs and models are called after. null: the source's name; "
         "needed for folder, parquet and idx."
@@ -54,7 +59,13 @@ class Data(Section):
     path: Annotated[str, Field(min_length=1)] = Field(
         description="Your own images: a folder, a parquet file, or a folder of idx files."
     )
-    image_size: Annotated[int, Field(ge=8, le=1024)] = Field(description="Pixels, square.")
+    draws: Annotated[int, Field(ge=100)] = Field(
+        description="ring, grid: points to draw, for all splits together."
+    )
+    image_size: Annotated[int, Field(ge=8, le=1024)] = Field(
+        description="Pixels, square. Points have none: it means nothing to ring and grid, nor do "
+        "channels, fit, resize_filter, background and max_refused."
+    )
     channels: Literal[1, 3] = Field(description="1: gray, 3: colour.")
     fit: Literal["crop", "pad", "squash"] = Field(
         description="What happens to an image that is not square: centre crop, padding, squashing."
@@ -98,7 +109,9 @@ class Features(Section):
 class Model(Section):
     """Generator and discriminator."""
 
-    name: Literal["dcgan", "mlp"]
+    name: Literal["dcgan", "mlp", "points", "pacgan"] = Field(
+        description="dcgan, mlp: of images. points, pacgan: of points (ring, grid)."
+    )
     latent_dim: Count = Field(description="Numbers in a latent vector, standard normal.")
     conditional: bool = Field(description="Both networks are told the class.")
     width: Annotated[int, Field(ge=4, le=1024)] = Field(
@@ -110,7 +123,7 @@ class Model(Section):
 class Loss(Section):
     """The adversarial loss and the terms added to D's."""
 
-    name: Literal["non_saturating", "lsgan", "wgan", "wgan_gp", "hinge"]
+    name: Literal["non_saturating", "lsgan", "wgan", "wgan_gp", "hinge", "rpgan"]
     weight_clip: Annotated[float, Field(gt=0)] = Field(
         description="wgan only: D's weights stay in [-weight_clip, weight_clip]."
     )
@@ -118,7 +131,10 @@ class Loss(Section):
     r1_gamma: Annotated[float, Field(ge=0)] = Field(
         description="R1 on reals (Mescheder et al. 2018): gamma / 2 times squared gradient; 0: off."
     )
-    r1_every: Count = Field(description="D updates between two R1 terms, each scaled by this.")
+    r2_gamma: Annotated[float, Field(ge=0)] = Field(description="R2: the same on fakes; 0: off.")
+    r1_every: Count = Field(
+        description="D updates between two R1 and R2 terms, each scaled by this."
+    )
 
 
 class Train(Section):
@@ -219,6 +235,17 @@ class Params(Section):
             )
         if self.data.path.startswith("~"):
             raise ValueError("data.path: DVC takes no ~; give the absolute path")
+        if (self.data.source in POINTS) != (self.model.name in POINT_NETWORKS):
+            if self.data.source in POINTS:
+                raise ValueError(
+                    f"model.name: {self.model.name} makes images, and data.source "
+                    f"{self.data.source} has points; choose from {list(POINT_NETWORKS)} (`gan "
+                    f"preset use {self.data.source}` sets all that goes with it)"
+                )
+            raise ValueError(
+                f"model.name: {self.model.name} makes points, and data.source {self.data.source} "
+                f"has images; choose from {list(IMAGE_NETWORKS)}"
+            )
         if self.model.name == "dcgan" and self.data.image_size not in (28, 32, 64):
             raise ValueError(
                 "data.image_size: dcgan makes images of 28, 32 or 64 pixels, "

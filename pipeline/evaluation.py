@@ -13,12 +13,31 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from pipeline.errors import UserError
-from pipeline.metrics import bins, frechet, kernel, modes, neighbours, scores
+from pipeline.metrics import bins, frechet, kernel, mixture, modes, neighbours, scores
 
 NDB_BINS = 100
 # Groups that stand in for classes where there are no labels.
 UNLABELLED_GROUPS = 10
 FEWEST_REALS = 20
+# Sources of images whose classes are modes to be counted.
+STACKS = ("stacked_mnist",)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Data whose classes are equally likely modes, published to count them.
+
+    `centres` (K, D) and `sigma` are those of a mixture of round Gaussians; None for images.
+    """
+
+    centres: np.ndarray | None = None
+    sigma: float | None = None
+
+    def found(self, features: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The mode (N,) of each sample, and whether it counts (N,): of points, the good ones."""
+        if self.centres is None or self.sigma is None:
+            return logits.argmax(axis=1), np.ones(len(logits), bool)
+        return mixture.nearest(features, self.centres, self.sigma)
 
 
 @dataclass(frozen=True)
@@ -28,7 +47,8 @@ class Reference:
     Features and logits are the data set's own extractor's, by which classes and signs of collapse
     are told; `Space` has those in which distances are measured. Groups are the classes that the
     extractor sees in an image; without labels k-means bins of the reals' features. `frequencies`
-    (K,) are theirs: of the training labels, else of these reals.
+    (K,) are theirs: of the training labels, else of these reals. `benchmark`: what is known of the
+    data of a mode benchmark, else None.
     """
 
     features: np.ndarray
@@ -40,6 +60,7 @@ class Reference:
     ndb_frequencies: np.ndarray
     within_variances: np.ndarray
     statistics: frechet.Statistics
+    benchmark: Benchmark | None = None
 
     @property
     def labelled(self) -> bool:
@@ -54,8 +75,8 @@ class Reference:
 
 @dataclass(frozen=True)
 class Fakes:
-    """Samples: images uint8 (N, H, W, C), the labels asked for, and what the data set's own
-    extractor sees in them: features (N, d) and logits (N, K).
+    """Samples: images uint8 (N, H, W, C) or points float32 (N, D), the labels asked for, and what
+    the data set's own extractor sees in them: features (N, d) and logits (N, K).
     """
 
     features: np.ndarray
@@ -89,6 +110,13 @@ class Settings:
     seed: int = 0
 
 
+def benchmark_of(manifest: dict[str, Any]) -> Benchmark | None:
+    """What the manifest of a prepared data set says of a mode benchmark; None for other data."""
+    if manifest["kind"] == "points":
+        return Benchmark(np.array(manifest["centres"]), manifest["sigma"])
+    return Benchmark() if manifest["source"] in STACKS else None
+
+
 def single_threaded() -> threadpool_limits:
     """Context in which BLAS keeps to one thread.
 
@@ -99,7 +127,10 @@ def single_threaded() -> threadpool_limits:
 
 
 def build_reference(
-    features: np.ndarray, logits: np.ndarray, class_counts: list[int] | None
+    features: np.ndarray,
+    logits: np.ndarray,
+    class_counts: list[int] | None,
+    benchmark: Benchmark | None = None,
 ) -> Reference:
     """Reference from reals' features (N, d) and logits (N, K).
 
@@ -134,16 +165,22 @@ def build_reference(
             ndb_frequencies=modes.frequencies(ndb_bins, len(ndb_centres)),
             within_variances=modes.within_variances(features, groups, len(frequencies)),
             statistics=frechet.statistics(features),
+            benchmark=benchmark,
         )
 
 
 def monitor(features: np.ndarray, logits: np.ndarray, reference: Reference) -> dict[str, float]:
     """`fd` and the four signals of mode collapse, from fakes' features (N, d) and logits (N, K).
 
-    Keys fd, label_kl, ndb_jsd, selfnn_ratio, within_var_ratio. Some 20 ms for 1,000 fakes.
+    Keys fd, label_kl, ndb_jsd, selfnn_ratio, within_var_ratio; of a mode benchmark also its own.
+    Some 20 ms for 1,000 fakes.
     """
     with single_threaded():
-        return {"fd": _fd(features, reference), **_collapse(features, logits, reference)}
+        return {
+            "fd": _fd(features, reference),
+            **_collapse(features, logits, reference),
+            **_of_benchmark(features, logits, reference),
+        }
 
 
 def evaluate(
@@ -232,6 +269,33 @@ def _modes(
     }
 
 
+def _benchmark(
+    fakes: Fakes, reference: Reference, space: Space, settings: Settings
+) -> dict[str, float]:
+    return _of_benchmark(fakes.features, fakes.logits, reference)
+
+
+def _of_benchmark(
+    features: np.ndarray, logits: np.ndarray, reference: Reference
+) -> dict[str, float]:
+    """The figures of the published mode benchmarks; none on other data.
+
+    `modes` counts as they do, by the samples that count; so it takes the place of the plain one.
+    """
+    if reference.benchmark is None:
+        return {}
+    groups, counted = reference.benchmark.found(features, logits)
+    n_modes = len(reference.frequencies)
+    result = {
+        "modes": modes.modes(groups[counted]),
+        "reverse_kl": mixture.reverse_kl(groups[counted], n_modes),
+        "reverse_kl_floor": mixture.reverse_kl_floor(n_modes, int(counted.sum())),
+    }
+    if reference.benchmark.centres is not None:
+        result["hq"] = float(counted.mean())
+    return result
+
+
 def _classifier(
     fakes: Fakes, reference: Reference, space: Space, settings: Settings
 ) -> dict[str, float]:
@@ -290,14 +354,17 @@ def protocol(
     n_fake: int,
     split: str,
     split_sha256: str,
-    image_size: int,
-    channels: int,
-    resize_filter: str,
+    image_size: int | None,
+    channels: int | None,
+    resize_filter: str | None,
     neighbours: int,
     bootstraps: int,
     seed: int,
 ) -> dict[str, Any]:
-    """All that numbers must share to be compared, and the versions that computed them."""
+    """All that numbers must share to be compared, and the versions that computed them.
+
+    Points have no `image_size`, `channels` and `resize_filter`.
+    """
     from importlib.metadata import version
 
     return {
@@ -322,6 +389,7 @@ FAMILIES: dict[str, Callable[[Fakes, Reference, Space, Settings], dict[str, floa
     "kernel": _kernel,
     "neighbours": _neighbours,
     "modes": _modes,
+    "benchmark": _benchmark,
     "classifier": _classifier,
     "controls": _controls,
 }

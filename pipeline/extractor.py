@@ -1,13 +1,14 @@
 """The data set's own feature extractor: a small CNN, trained in the `features` stage.
 
 Its penultimate layer, before the last non-linearity, is the space in which samples are judged.
+Points are their own features.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ class Extractor(nn.Module):
     ) -> None:
         super().__init__()
         n_features = dim if n_features is None else n_features
-        self.kwargs: dict[str, int] = {
+        self.kwargs: dict[str, Any] = {
             "image_size": image_size,
             "channels": channels,
             "n_outputs": n_outputs,
@@ -103,6 +104,31 @@ class Extractor(nn.Module):
         self.mean = raw[:, self.keep].mean(dim=0)
         self.std = raw[:, self.keep].std(dim=0)
         self.kwargs["n_features"] = len(self.keep)
+
+
+class Points(nn.Module):
+    """Points of a known mixture: centres (K, 2) and their deviation.
+
+    The features of a point are the point; its logits the log-densities of the equally likely
+    modes, so that the largest is that of the nearest one.
+    """
+
+    centres: Tensor
+    n_features = 2
+
+    def __init__(self, *, centres: Sequence[Sequence[float]], sigma: float) -> None:
+        super().__init__()
+        self.kwargs: dict[str, Any] = {
+            "centres": [list(centre) for centre in centres],
+            "sigma": sigma,
+        }
+        self.register_buffer("centres", torch.tensor(self.kwargs["centres"]))
+        self.sigma, self.n_outputs = sigma, len(centres)
+
+    def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (N, 2) and logits (N, K) of points (N, 2)."""
+        squares = (points[:, None] - self.centres).square().sum(dim=2)
+        return points, -squares / (2 * self.sigma**2)
 
 
 def _strided(n_in: int, n_out: int) -> list[nn.Module]:
@@ -218,13 +244,13 @@ def _tensor(images: np.ndarray, device: str | torch.device) -> Tensor:
 
 
 def extract(
-    extractor: Extractor,
+    extractor: AnyExtractor,
     images: np.ndarray,
     *,
     batch_size: int = 500,
     device: str | torch.device = "cpu",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Features (N, d) and logits (N, K), float32, of uint8 images (N, H, W, C)."""
+    """Features (N, d) and logits (N, K), float32, of uint8 images (N, H, W, C) or points (N, 2)."""
     extractor.to(device).eval()
     features = np.empty((len(images), extractor.n_features), np.float32)
     logits = np.empty((len(images), extractor.n_outputs), np.float32)
@@ -237,7 +263,7 @@ def extract(
 
 
 def accuracy(
-    extractor: Extractor,
+    extractor: AnyExtractor,
     images: np.ndarray,
     labels: np.ndarray | None,
     *,
@@ -255,7 +281,7 @@ def accuracy(
     return float(np.mean(hits))
 
 
-def save(extractor: Extractor, folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
+def save(extractor: AnyExtractor, folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
     """Write weights and config.json into `folder`. Returns the config.
 
     `facts` (task, accuracy, ...) join the architecture in it; `digest` names weights and config.
@@ -264,7 +290,13 @@ def save(extractor: Extractor, folder: Path, facts: dict[str, Any]) -> dict[str,
 
     tensors = {name: t.cpu().contiguous() for name, t in extractor.state_dict().items()}
     files.write_bytes(folder / WEIGHTS, to_bytes(tensors))
-    config = {"model": extractor.kwargs, "sha256": files.file_hash(folder / WEIGHTS), **facts}
+    kind = next(name for name, known in KINDS.items() if type(extractor) is known)
+    config = {
+        "kind": kind,
+        "model": extractor.kwargs,
+        "sha256": files.file_hash(folder / WEIGHTS),
+        **facts,
+    }
     config["digest"] = files.json_hash(config)
     files.write_json(folder / CONFIG, config)
     return config
@@ -278,12 +310,16 @@ def load_config(folder: Path = paths.FEATURES) -> dict[str, Any]:
     return files.read_json(path)
 
 
-def load(folder: Path = paths.FEATURES) -> Extractor:
+def load(folder: Path = paths.FEATURES) -> AnyExtractor:
     """The extractor that `save` wrote, in evaluation mode. UserError where there is none."""
     from safetensors.torch import load_file
 
     config = load_config(folder)
-    extractor = Extractor(**config["model"])
+    extractor = KINDS[config["kind"]](**config["model"])
     extractor.load_state_dict(load_file(Path(folder) / WEIGHTS))
     extractor.to(memory_format=torch.channels_last)
     return extractor.eval().requires_grad_(False)
+
+
+AnyExtractor = Extractor | Points
+KINDS: dict[str, Callable[..., AnyExtractor]] = {"images": Extractor, "points": Points}

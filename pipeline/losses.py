@@ -1,4 +1,8 @@
-"""Adversarial losses: pure functions of D's logits, real (N,) and fake (N,), to scalars."""
+"""Adversarial losses: pure functions of D's logits, real (N,) and fake (N,), to scalars.
+
+G's take the fakes' logits first, then the reals': None but for a relativistic loss, which is the
+only one for which the loop computes them.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +19,13 @@ class Loss:
     """What D and G each minimise.
 
     `boundary`: the logit at which D holds real and fake equally likely; its accuracy counts from
-    there.
+    there. `relativistic`: G's loss compares its fakes with reals.
     """
 
     discriminator: Callable[[Tensor, Tensor], Tensor]  # (real logits, fake logits) -> scalar
-    generator: Callable[[Tensor], Tensor]  # (fake logits) -> scalar
+    generator: Callable[[Tensor, Tensor | None], Tensor]  # (fake logits, real logits) -> scalar
     boundary: float = 0.0
+    relativistic: bool = False
 
 
 def cross_entropy_d(real: Tensor, fake: Tensor) -> Tensor:
@@ -28,7 +33,7 @@ def cross_entropy_d(real: Tensor, fake: Tensor) -> Tensor:
     return F.softplus(-real).mean() + F.softplus(fake).mean()
 
 
-def non_saturating_g(fake: Tensor) -> Tensor:
+def non_saturating_g(fake: Tensor, real: Tensor | None = None) -> Tensor:
     """-log D(G(z)) (Goodfellow et al. 2014)."""
     return F.softplus(-fake).mean()
 
@@ -38,7 +43,7 @@ def least_squares_d(real: Tensor, fake: Tensor) -> Tensor:
     return 0.5 * ((real - 1).square().mean() + fake.square().mean())
 
 
-def least_squares_g(fake: Tensor) -> Tensor:
+def least_squares_g(fake: Tensor, real: Tensor | None = None) -> Tensor:
     """Half the squared distance to 1 (Mao et al. 2017)."""
     return 0.5 * (fake - 1).square().mean()
 
@@ -48,7 +53,7 @@ def wasserstein_d(real: Tensor, fake: Tensor) -> Tensor:
     return fake.mean() - real.mean()
 
 
-def wasserstein_g(fake: Tensor) -> Tensor:
+def wasserstein_g(fake: Tensor, real: Tensor | None = None) -> Tensor:
     """Minus the critic's mean on fakes (Arjovsky et al. 2017; hinge uses it too)."""
     return -fake.mean()
 
@@ -58,10 +63,27 @@ def hinge_d(real: Tensor, fake: Tensor) -> Tensor:
     return torch.relu(1 - real).mean() + torch.relu(1 + fake).mean()
 
 
+def relativistic_d(real: Tensor, fake: Tensor) -> Tensor:
+    """-log sigmoid(D(x) - D(G(z))) of each real paired with one fake.
+
+    RpGAN (Jolicoeur-Martineau 2019, arXiv:1807.00734). Only differences count, so G has no region
+    in which a lone fake scores well whatever the reals beside it do, as when it drops modes (Sun
+    et al. 2020, arXiv:2011.04926).
+    """
+    return F.softplus(fake - real).mean()
+
+
+def relativistic_g(fake: Tensor, real: Tensor | None) -> Tensor:
+    """-log sigmoid(D(G(z)) - D(x)) of each fake paired with one real (arXiv:1807.00734)."""
+    assert real is not None
+    return F.softplus(real - fake).mean()
+
+
 LOSSES = {
     "non_saturating": Loss(cross_entropy_d, non_saturating_g),
     "lsgan": Loss(least_squares_d, least_squares_g, boundary=0.5),
     "wgan": Loss(wasserstein_d, wasserstein_g),
     "wgan_gp": Loss(wasserstein_d, wasserstein_g),
     "hinge": Loss(hinge_d, wasserstein_g),
+    "rpgan": Loss(relativistic_d, relativistic_g, relativistic=True),
 }

@@ -1,4 +1,4 @@
-"""Images from a trained generator: a function of weights, seed and labels alone."""
+"""Samples from a trained generator: a function of weights, seed and labels alone."""
 
 from __future__ import annotations
 
@@ -33,17 +33,22 @@ def to_uint8(images: Tensor) -> np.ndarray:
     return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
+def as_stored(samples: Tensor) -> np.ndarray:
+    """Samples of a generator as data sets hold them: uint8 (N, H, W, C), or points (N, D)."""
+    return to_uint8(samples) if samples.dim() == 4 else samples.float().cpu().numpy()
+
+
 @torch.inference_mode()
 def generate(
     generator: nn.Module, vectors: Tensor, labels: np.ndarray | None, *, batch_size: int = 500
 ) -> np.ndarray:
-    """Images uint8 (N, H, W, C) of the given latent vectors and classes."""
+    """Images uint8 (N, H, W, C), or points (N, D), of the given latent vectors and classes."""
     device = next(generator.parameters()).device
     parts = []
     for start in range(0, len(vectors), batch_size):
         piece = slice(start, start + batch_size)
         classes = None if labels is None else torch.from_numpy(labels[piece]).to(device)
-        parts.append(to_uint8(generator(vectors[piece].to(device), classes)))
+        parts.append(as_stored(generator(vectors[piece].to(device), classes)))
     return np.concatenate(parts)
 
 
@@ -56,7 +61,7 @@ def sample_images(
     batch_size: int = 500,
     device: str | torch.device = "cpu",
 ) -> np.ndarray:
-    """`n` images uint8 (n, H, W, C) of the seed's latent vectors."""
+    """`n` images uint8 (n, H, W, C), or points (n, D), of the seed's latent vectors."""
     vectors = latents(n, generator.latent_dim, seed)  # type: ignore[arg-type]
     return generate(generator.to(device), vectors, labels, batch_size=batch_size)
 

@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from pipeline.config import IMAGE_NETWORKS, POINT_NETWORKS
 from pipeline.losses import LOSSES
 from pipeline.networks import NETWORKS
 from pipeline.networks.build import build
@@ -24,20 +25,28 @@ class TestLoss:
         assert (real.grad < 0).all()  # type: ignore[operator]  # reals are pushed up,
         assert (fake.grad >= 0).all()  # type: ignore[operator]  # fakes down or held
         fake = torch.zeros(4, requires_grad=True)
-        LOSSES[name].generator(fake).backward()
+        LOSSES[name].generator(fake, torch.zeros(4)).backward()
         assert (fake.grad < 0).all()  # type: ignore[operator]  # G wants fakes up
 
 
+SHAPES = {(size, size, channels) for size in (28, 32, 64) for channels in (1, 3)}
+CASES = [(name, shape) for name in IMAGE_NETWORKS for shape in sorted(SHAPES)]
+CASES += [(name, (2,)) for name in POINT_NETWORKS]
+
+
+def test_every_network_is_of_images_or_of_points() -> None:
+    assert {*IMAGE_NETWORKS, *POINT_NETWORKS} == set(NETWORKS)
+
+
 @pytest.mark.parametrize("n_classes", [0, 5], ids=["unconditional", "conditional"])
-@pytest.mark.parametrize("channels", [1, 3], ids=["gray", "colour"])
-@pytest.mark.parametrize("image_size", [28, 32, 64])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    ("name", "shape"), CASES, ids=["-".join(map(str, (name, *shape))) for name, shape in CASES]
+)
 class TestNetwork:
-    def pair(self, name: str, image_size: int, channels: int, n_classes: int, seed: int = 0):
+    def pair(self, name: str, shape: tuple[int, ...], n_classes: int, seed: int = 0):
         return build(
             name,
-            image_size=image_size,
-            channels=channels,
+            shape=shape,
             latent_dim=6,
             n_classes=n_classes,
             width=4,
@@ -45,36 +54,35 @@ class TestNetwork:
             seed=seed,
         )
 
-    def test_shapes_and_range(self, name, image_size, channels, n_classes) -> None:
-        generator, discriminator = self.pair(name, image_size, channels, n_classes)
+    def test_shapes_and_range(self, name, shape, n_classes) -> None:
+        generator, discriminator = self.pair(name, shape, n_classes)
         labels = torch.arange(3) if n_classes else None
-        images = generator(torch.randn(3, 6), labels)
-        assert images.shape == (3, channels, image_size, image_size)
-        assert images.abs().max() <= 1
-        assert discriminator(images, labels).shape == (3,)
+        samples = generator(torch.randn(3, 6), labels)
+        if len(shape) == 3:
+            height, width, channels = shape
+            assert samples.shape == (3, channels, height, width)
+            assert samples.abs().max() <= 1
+        else:
+            assert samples.shape == (3, *shape)
+        assert discriminator(samples, labels).shape == (3,)
 
-    def test_weights_are_a_function_of_the_seed(
-        self, name, image_size, channels, n_classes
-    ) -> None:
+    def test_weights_are_a_function_of_the_seed(self, name, shape, n_classes) -> None:
         first, second, other = (
-            self.pair(name, image_size, channels, n_classes, seed)[0].state_dict()
-            for seed in (0, 0, 1)
+            self.pair(name, shape, n_classes, seed)[0].state_dict() for seed in (0, 0, 1)
         )
         assert all(torch.equal(first[key], second[key]) for key in first)
         assert any(not torch.equal(first[key], other[key]) for key in first)
 
-    def test_classes_matter_only_to_conditional_networks(
-        self, name, image_size, channels, n_classes
-    ) -> None:
-        generator, discriminator = self.pair(name, image_size, channels, n_classes)
+    def test_classes_matter_only_to_conditional_networks(self, name, shape, n_classes) -> None:
+        generator, discriminator = self.pair(name, shape, n_classes)
         generator.eval()
         discriminator.eval()
         if not n_classes:
             return
         latents, labels = torch.randn(3, 6), torch.arange(3)
-        images = generator(latents, labels)
-        assert not torch.equal(images, generator(latents, labels + 1))
-        assert not torch.equal(discriminator(images, labels), discriminator(images, labels + 1))
+        samples = generator(latents, labels)
+        assert not torch.equal(samples, generator(latents, labels + 1))
+        assert not torch.equal(discriminator(samples, labels), discriminator(samples, labels + 1))
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

@@ -7,6 +7,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline import config
+from pipeline.networks import NETWORKS
 
 ROOT = Path(__file__).parents[1]
 STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -38,7 +39,7 @@ def test_every_key_that_changes_a_number_is_some_stages_param() -> None:
 def test_every_file_that_a_stage_names_exists(stage: str) -> None:
     for dependency in STAGES[stage]["deps"]:
         if dependency.startswith("pipeline/"):
-            for name in ("dcgan", "mlp"):
+            for name in NETWORKS:
                 assert (ROOT / re.sub(r"\$\{model\.name\}", name, dependency)).is_file(), dependency
 
 

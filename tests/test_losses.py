@@ -23,6 +23,7 @@ BY_HAND = {
     "wgan": (-1.25 - 0.5, 1.25),
     "wgan_gp": (-1.25 - 0.5, 1.25),
     "hinge": ((0 + 2) / 2 + (1.5 + 0) / 2, 1.25),
+    "rpgan": ((softplus(-1.5) + softplus(-2)) / 2, (softplus(1.5) + softplus(2)) / 2),
 }
 
 
@@ -30,7 +31,7 @@ BY_HAND = {
 def test_equals_the_value_computed_by_hand(name: str) -> None:
     d, g = BY_HAND[name]
     assert LOSSES[name].discriminator(REAL, FAKE).item() == pytest.approx(d, rel=1e-6)
-    assert LOSSES[name].generator(FAKE).item() == pytest.approx(g, rel=1e-6)
+    assert LOSSES[name].generator(FAKE, REAL).item() == pytest.approx(g, rel=1e-6)
 
 
 def test_non_saturating_discriminator_at_chance_is_log_four() -> None:
@@ -38,8 +39,8 @@ def test_non_saturating_discriminator_at_chance_is_log_four() -> None:
     assert LOSSES["non_saturating"].discriminator(zeros, zeros).item() == pytest.approx(math.log(4))
 
 
-@pytest.mark.parametrize("name", ["non_saturating", "hinge"])
+@pytest.mark.parametrize("name", ["non_saturating", "hinge", "rpgan"])
 def test_stays_finite_at_extreme_logits(name: str) -> None:
     far = torch.tensor([1e4])
     assert torch.isfinite(LOSSES[name].discriminator(-far, far))
-    assert torch.isfinite(LOSSES[name].generator(-far))
+    assert torch.isfinite(LOSSES[name].generator(-far, far))

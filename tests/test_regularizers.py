@@ -1,10 +1,12 @@
 """Penalties against critics whose gradient is known."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
-from pipeline.regularizers import gradient_penalty, r1
+from pipeline.regularizers import gradient_penalty, r1, r2
 
 SLOPE = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 REAL = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
@@ -28,6 +30,17 @@ def test_r1_of_a_linear_critic_is_half_its_squared_slope() -> None:
 def test_r1_looks_at_reals_only() -> None:
     expected = 0.5 * REAL.square().sum(dim=(1, 2, 3)).mean().item()
     assert r1(quadratic, REAL, FAKE * 100, MIX).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_r2_looks_at_fakes_only() -> None:
+    expected = 0.5 * FAKE.square().sum(dim=(1, 2, 3)).mean().item()
+    assert r2(quadratic, REAL * 100, FAKE, MIX).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("penalty", [r1, r2, gradient_penalty])
+def test_penalties_of_points_are_those_of_images_of_as_many_numbers(penalty: Any) -> None:
+    points = penalty(lambda x: 0.5 * x.square().sum(dim=1), REAL.flatten(1), FAKE.flatten(1), MIX)
+    torch.testing.assert_close(points, penalty(quadratic, REAL, FAKE, MIX))
 
 
 def test_gradient_penalty_of_a_linear_critic_is_the_squared_distance_of_its_norm_from_one() -> None:

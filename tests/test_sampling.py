@@ -12,8 +12,7 @@ from pipeline.sampling import class_labels, requested_labels, sample_images, to_
 def generator(n_classes: int = 3) -> torch.nn.Module:
     return build(
         "dcgan",
-        image_size=28,
-        channels=1,
+        shape=(28, 28, 1),
         latent_dim=8,
         n_classes=n_classes,
         width=4,

@@ -14,7 +14,9 @@ from pipeline.errors import UserError
 
 @dataclass(frozen=True)
 class Split:
-    """Images of one split, uint8 (N, H, W, C), memory-mapped; labels int64 (N,), or None.
+    """Samples of one split, memory-mapped; labels int64 (N,), or None.
+
+    Images are uint8 (N, H, W, C), points float32 (N, D).
 
     The order is random and fixed, so the first n images are a fair sample of the split.
     """
@@ -25,10 +27,18 @@ class Split:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def points(self) -> bool:
+        """Whether these are points in place of images."""
+        return self.images.ndim == 2
+
 
 @dataclass(frozen=True)
 class Prepared:
-    """A prepared data set. `manifest` is its manifest.json, `digest` names its content."""
+    """A prepared data set. `manifest` is its manifest.json, `digest` names its content.
+
+    `image_size` and `channels` are an image's; points have none.
+    """
 
     manifest: dict[str, Any]
     path: Path
@@ -44,6 +54,18 @@ class Prepared:
     @property
     def channels(self) -> int:
         return int(self.manifest["channels"])
+
+    @property
+    def points(self) -> bool:
+        """Whether the samples are points of a mixture in place of images."""
+        return bool(self.manifest["kind"] == "points")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample: (H, W, C), or (D,) of a point."""
+        if self.points:
+            return tuple(self.manifest["shape"])
+        return (self.image_size, self.image_size, self.channels)
 
     @property
     def class_names(self) -> list[str] | None:

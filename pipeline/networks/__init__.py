@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from pipeline.networks import dcgan, mlp
+from pipeline.networks import dcgan, mlp, pacgan, points
 
 # name -> (generator, discriminator)
 NETWORKS = {
     "dcgan": (dcgan.Generator, dcgan.Discriminator),
     "mlp": (mlp.Generator, mlp.Discriminator),
+    "points": (points.Generator, points.Discriminator),
+    "pacgan": (pacgan.Generator, pacgan.Discriminator),
 }

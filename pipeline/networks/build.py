@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +17,24 @@ from pipeline.networks import NETWORKS
 def build(
     name: str,
     *,
-    image_size: int,
-    channels: int,
+    shape: Sequence[int],
     latent_dim: int,
     n_classes: int,  # 0: unconditional
     width: int,
     spectral_norm: bool,
     seed: int,
 ) -> tuple[nn.Module, nn.Module]:
-    """A generator and a discriminator with weights drawn from `seed`."""
+    """A generator and a discriminator with weights drawn from `seed`.
+
+    `shape` is that of one stored sample: (H, W, C) of an image, (D,) of a point.
+    """
     generator, discriminator = NETWORKS[name]
-    images = {"image_size": image_size, "channels": channels, "n_classes": n_classes}
+    samples: dict[str, Any] = {"shape": shape, "n_classes": n_classes}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return (
-            generator(latent_dim=latent_dim, width=width, **images),
-            discriminator(width=width, spectral_norm=spectral_norm, **images),
+            generator(latent_dim=latent_dim, width=width, **samples),
+            discriminator(width=width, spectral_norm=spectral_norm, **samples),
         )
 
 

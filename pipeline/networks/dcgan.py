@@ -7,6 +7,7 @@ its features with a class embedding to its logit (projection, Miyato & Koyama 20
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +25,11 @@ class Generator(nn.Module):
     """
 
     def __init__(
-        self, *, image_size: int, channels: int, latent_dim: int, n_classes: int, width: int
+        self, *, shape: Sequence[int], latent_dim: int, n_classes: int, width: int
     ) -> None:
         super().__init__()
         self.latent_dim, self.n_classes = latent_dim, n_classes
+        image_size, _, channels = shape
         self.side, doublings, _ = SCALES[image_size]
         self.embedding = nn.Embedding(n_classes, latent_dim) if n_classes else None
         widths = [width * 2**i for i in reversed(range(doublings))] + [max(8, width // 2)]
@@ -59,10 +61,11 @@ class Discriminator(nn.Module):
     """
 
     def __init__(
-        self, *, image_size: int, channels: int, n_classes: int, width: int, spectral_norm: bool
+        self, *, shape: Sequence[int], n_classes: int, width: int, spectral_norm: bool
     ) -> None:
         super().__init__()
         norm = with_spectral_norm if spectral_norm else _unchanged
+        image_size, _, channels = shape
         _, _, halvings = SCALES[image_size]
         widths = [channels] + [width * 2**i for i in range(halvings)]
         layers: list[nn.Module] = []

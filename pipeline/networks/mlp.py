@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +19,12 @@ class Generator(nn.Module):
     """
 
     def __init__(
-        self, *, image_size: int, channels: int, latent_dim: int, n_classes: int, width: int
+        self, *, shape: Sequence[int], latent_dim: int, n_classes: int, width: int
     ) -> None:
         super().__init__()
         self.latent_dim, self.n_classes = latent_dim, n_classes
-        self.shape = (channels, image_size, image_size)
+        height, across, channels = shape
+        self.shape = (channels, height, across)
         self.body = nn.Sequential(
             nn.Linear(latent_dim + n_classes, width),
             nn.LeakyReLU(0.2, inplace=True),
@@ -40,12 +42,11 @@ class Discriminator(nn.Module):
     """Images (N, channels, S, S) in [-1, 1] [and classes (N,)] -> logits (N,), high for real."""
 
     def __init__(
-        self, *, image_size: int, channels: int, n_classes: int, width: int, spectral_norm: bool
+        self, *, shape: Sequence[int], n_classes: int, width: int, spectral_norm: bool
     ) -> None:
         super().__init__()
         self.n_classes = n_classes
-        inputs = channels * image_size**2 + n_classes
-        sizes = [inputs, width, width, 1]
+        sizes = [math.prod(shape) + n_classes, width, width, 1]
         layers: list[nn.Module] = []
         for n_in, n_out in itertools.pairwise(sizes):
             linear = nn.Linear(n_in, n_out)

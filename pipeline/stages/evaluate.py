@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from pathlib import Path
 
 import numpy as np
 
@@ -11,10 +12,11 @@ from pipeline import errors, evaluation, extractor, files, lineage, logs, paths
 from pipeline.config import Evaluate, check, read_yaml
 from pipeline.datasets import prepared
 from pipeline.errors import UserError
-from pipeline.grids import one_class_a_row, save_grid
+from pipeline.grids import one_class_a_row, save_grid, save_png
 from pipeline.networks.build import load_generator
 from pipeline.progress import bar
 from pipeline.sampling import class_labels, sample_images
+from pipeline.scatter import scatter
 from pipeline.tracking import record
 from pipeline.tracking.deliver import deliver_or_keep
 from pipeline.training.devices import pick_device
@@ -62,6 +64,7 @@ def main() -> None:
             np.load(paths.FEATURES / "test.npy"),
             np.load(paths.FEATURES / "test_logits.npy"),
             counts,
+            evaluation.benchmark_of(data.manifest),
         )
         metrics = evaluation.evaluate(
             evaluation.Fakes(features, logits, images, labels),
@@ -92,9 +95,9 @@ def main() -> None:
         n_fake=len(images),
         split="test",
         split_sha256=data.manifest["splits"]["test"]["sha256"],
-        image_size=data.image_size,
-        channels=data.channels,
-        resize_filter=data.manifest["resize_filter"],
+        image_size=None if data.points else data.image_size,
+        channels=None if data.points else data.channels,
+        resize_filter=data.manifest.get("resize_filter"),
         neighbours=config.neighbours,
         bootstraps=config.bootstraps,
         seed=config.seed,
@@ -105,16 +108,23 @@ def main() -> None:
         if labels is not None:
             np.save(folder / "labels.npy", labels)
     with files.atomic_folder(paths.EVALUATION_REPORT) as folder:
-        if labels is None:
-            shown = images[: GRID_COLUMNS * GRID_COLUMNS]
-        else:
-            shown = one_class_a_row(images, labels, GRID_COLUMNS, GRID_ROWS)
-        save_grid(folder / "samples.png", shown, GRID_COLUMNS)
+        _draw(folder / "samples.png", images, labels, data)
         files.write_json(folder / "protocol.json", protocol)
         record.finish(run, metrics=metrics).write(folder)
     files.write_json(paths.METRICS, metrics)
     _say(metrics)
     deliver_or_keep("evaluate")
+
+
+def _draw(
+    path: Path, samples: np.ndarray, labels: np.ndarray | None, data: prepared.Prepared
+) -> None:
+    if data.points:
+        save_png(path, scatter(samples, data.split("test").images[: len(samples)]))
+    elif labels is None:
+        save_grid(path, samples[: GRID_COLUMNS * GRID_COLUMNS], GRID_COLUMNS)
+    else:
+        save_grid(path, one_class_a_row(samples, labels, GRID_COLUMNS, GRID_ROWS), GRID_COLUMNS)
 
 
 def _number_of_samples(config: Evaluate, data: prepared.Prepared) -> int:
@@ -136,6 +146,12 @@ def _say(metrics: dict[str, float]) -> None:
         "fd %.2f (reals at the same N: %.2f), label_kl %.4f, precision %.3f, recall %.3f",
         *(metrics[key] for key in ("fd", "fd_floor", "label_kl", "precision", "recall")),
     )
+    if "reverse_kl" in metrics:
+        log.info(
+            "modes %d of %d, reverse KL %.4f (perfect sampler: %.4f)%s",
+            *(metrics[key] for key in ("modes", "n_groups", "reverse_kl", "reverse_kl_floor")),
+            f", {metrics['hq']:.1%} of high quality" if "hq" in metrics else "",
+        )
     failed = [name for name, value in metrics.items() if name.startswith("control_") and not value]
     if failed:
         log.warning("%s failed: do not trust these figures", ", ".join(failed))

@@ -1,13 +1,18 @@
-"""Stage `features`: train the data set's own feature extractor and keep the reals' features."""
+"""Stage `features`: train the data set's own feature extractor and keep the reals' features.
+
+Points are their own features: there is nothing to train.
+"""
 
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import numpy as np
+import torch
 
 from pipeline import errors, extractor, files, logs, paths
-from pipeline.config import load_params
+from pipeline.config import Features, load_params
 from pipeline.datasets import prepared
 from pipeline.progress import bar
 from pipeline.training.devices import pick_device
@@ -17,8 +22,27 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     params = load_params()
-    config, device = params.features, pick_device(params.train.device)
+    device = pick_device(params.train.device)
     data = prepared.load()
+    if data.points:
+        model: extractor.AnyExtractor = extractor.Points(
+            centres=data.manifest["centres"], sigma=data.manifest["sigma"]
+        )
+        facts: dict[str, Any] = {"task": "none: points are their own features"}
+    else:
+        model, facts = _trained(data, params.features, device)
+    with files.atomic_folder(paths.FEATURES) as folder:
+        extractor.save(model, folder, facts)
+        for split in ("train", "val", "test"):
+            features, logits = extractor.extract(model, data.split(split).images, device=device)
+            np.save(folder / f"{split}.npy", features)
+            np.save(folder / f"{split}_logits.npy", logits)
+
+
+def _trained(
+    data: prepared.Prepared, config: Features, device: torch.device
+) -> tuple[extractor.Extractor, dict[str, Any]]:
+    """An extractor trained on the train split, and what is known of it."""
     train, val = data.split("train"), data.split("val")
     with bar("features, images", config.epochs * len(train)) as advance:
         model = extractor.train_extractor(
@@ -41,12 +65,7 @@ def main() -> None:
         task,
         model.n_features,
     )
-    with files.atomic_folder(paths.FEATURES) as folder:
-        extractor.save(model, folder, {"task": task, "val_accuracy": accuracy})
-        for split in ("train", "val", "test"):
-            features, logits = extractor.extract(model, data.split(split).images, device=device)
-            np.save(folder / f"{split}.npy", features)
-            np.save(folder / f"{split}_logits.npy", logits)
+    return model, {"task": task, "val_accuracy": accuracy}
 
 
 if __name__ == "__main__":

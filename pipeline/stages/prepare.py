@@ -1,4 +1,7 @@
-"""Stage `prepare`: the source's images, checked and cut to size, as three splits on disk."""
+"""Stage `prepare`: the source's images, checked and cut to size, as three splits on disk.
+
+Or the points of a mixture, which need neither.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,25 @@ from pathlib import Path
 from pipeline import errors, logs, paths
 from pipeline.config import load_params
 from pipeline.datasets import open_source
+from pipeline.datasets.points import MIXTURES, prepare_points
 from pipeline.datasets.prepare import prepare
 
 
 def main() -> None:
     config = load_params()
     data = config.data
+    if data.source in MIXTURES:
+        prepare_points(
+            MIXTURES[data.source],
+            out=paths.PREPARED,
+            name=config.data_name,
+            source_name=data.source,
+            draws=data.draws,
+            val_fraction=data.val_fraction,
+            test_fraction=data.test_fraction,
+            split_seed=data.split_seed,
+        )
+        return
     source = open_source(data.source, path=Path(data.path).expanduser(), cache=paths.downloads())
     prepare(
         source,

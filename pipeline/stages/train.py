@@ -1,4 +1,4 @@
-"""Train the GAN on the prepared images: the generator's moving average, its history, its samples.
+"""Train the GAN on the prepared samples: the generator's moving average, its history, its samples.
 
 Continues from the last checkpoint of the same code, data and params; a change starts anew.
 """
@@ -19,8 +19,9 @@ from torch import nn
 from pipeline import errors, evaluation, extractor, files, lineage, logs, paths, progress
 from pipeline.config import Params, check, read_yaml
 from pipeline.datasets import prepared
-from pipeline.grids import save_grid
+from pipeline.grids import save_grid, save_png
 from pipeline.sampling import class_labels, sample_images
+from pipeline.scatter import scatter
 from pipeline.tracking import record
 from pipeline.tracking.deliver import deliver_or_keep
 from pipeline.tracking.live import LiveRun
@@ -48,7 +49,7 @@ def main() -> None:
     split = data.split("train")
     n_classes = data.n_classes if params.model.conditional else 0
     task = recipe.make_task(params, split.images, split.labels, device)
-    state = recipe.make_state(params, n_classes=n_classes, device=device)
+    state = recipe.make_state(params, shape=data.shape, n_classes=n_classes, device=device)
     run = record.start(
         "train",
         key,
@@ -61,15 +62,7 @@ def main() -> None:
     with checkpoints.hold(paths.checkpoints(), key) as folder:
         start = _restore(state, folder, inputs)
         live = LiveRun(run, params.tracking.upload_every)
-        grids = callbacks.Grids(
-            folder / "grids",
-            latent_dim=params.model.latent_dim,
-            n_classes=n_classes,
-            seed=params.seed,
-            on_file=live.image,
-        )
-        reals = callbacks.reals_for_grid(split.images, split.labels, n_classes)
-        save_grid(folder / "grids" / "reals.png", reals, callbacks.COLUMNS)
+        grids = _grids(folder / "grids", params, split, n_classes, live)
         if start == 0:
             grids.write(state)
         try:
@@ -102,6 +95,28 @@ def main() -> None:
         checkpoints.discard(folder)
     log.info("best of the checkpoints: step %d, fd %.2f on val", state.best_step, state.best_score)
     deliver_or_keep("train")
+
+
+def _grids(
+    folder: Path, params: Params, split: prepared.Split, n_classes: int, live: LiveRun
+) -> callbacks.Grids:
+    """What draws the samples over time; writes the picture of reals beside them."""
+    if split.points:
+        reals = split.images[: callbacks.POINTS]
+        labels = np.arange(callbacks.POINTS) % n_classes if n_classes else None
+        save_png(folder / "reals.png", scatter(reals, reals))
+    else:
+        reals = callbacks.reals_for_grid(split.images, split.labels, n_classes)
+        labels = callbacks.grid_labels(n_classes) if n_classes else None
+        save_grid(folder / "reals.png", reals, callbacks.COLUMNS)
+    return callbacks.Grids(
+        folder,
+        latent_dim=params.model.latent_dim,
+        labels=labels,
+        beneath=reals if split.points else None,
+        seed=params.seed,
+        on_file=live.image,
+    )
 
 
 class Curves(Callback):
@@ -138,7 +153,10 @@ def _judge(
     judge = extractor.load().to(device)
     counts = data.manifest["splits"]["train"]["class_counts"]
     reference = evaluation.build_reference(
-        np.load(paths.FEATURES / "val.npy"), np.load(paths.FEATURES / "val_logits.npy"), counts
+        np.load(paths.FEATURES / "val.npy"),
+        np.load(paths.FEATURES / "val_logits.npy"),
+        counts,
+        evaluation.benchmark_of(data.manifest),
     )
     n, seed = params.train.eval_samples, params.evaluate.seed
     labels = class_labels(counts, n, seed) if params.model.conditional else None
@@ -160,7 +178,7 @@ def _write_generator(
     n_classes = data.n_classes if params.model.conditional else 0
     config = {
         "train_key": key,
-        "generator": recipe.generator_config(params, n_classes),
+        "generator": recipe.generator_config(params, data.shape, n_classes),
         "n_classes": n_classes,
         "class_names": data.class_names,
         "class_counts": data.manifest["splits"]["train"]["class_counts"],

@@ -1,4 +1,4 @@
-"""What listens to a training on images: progress, samples over time, a stop at divergence."""
+"""What listens to a training: progress, samples over time, a stop at divergence."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.grids import one_class_a_row, save_grid
+from pipeline.grids import one_class_a_row, save_grid, save_png
 from pipeline.sampling import generate, latents
+from pipeline.scatter import scatter
 from pipeline.training.loop import Callback, Row
 from pipeline.training.state import State
 
 COLUMNS = 10
 GRID_IMAGES = 100
+POINTS = 2500  # of a scatter plot
 
 
 class ShowProgress(Callback):
@@ -27,6 +29,8 @@ class ShowProgress(Callback):
     def on_step(self, state: State, row: Row) -> None:
         if "eval_fd" in row:
             self.note = f"fd {row['eval_fd']:.2f} on val"
+            if "eval_modes" in row:
+                self.note += f", {row['eval_modes']:.0f} modes"
         self.advance(state.step - self.shown, note=self.note)
         self.shown = state.step
 
@@ -46,7 +50,8 @@ class StopOnDivergence(Callback):
 class Grids(Callback):
     """The same latent vectors through the averaged generator at every evaluation, as PNG files.
 
-    One class a row where the model is conditional. `on_file(step, path)` hears of each.
+    `labels` (n,) are the classes asked for, None for an unconditional model. Points are drawn over
+    the real ones `beneath` (m, 2). `on_file(step, path)` hears of each file.
     """
 
     def __init__(
@@ -54,14 +59,14 @@ class Grids(Callback):
         folder: Path,
         *,
         latent_dim: int,
-        n_classes: int,
+        labels: np.ndarray | None,
         seed: int,
         on_file: Callable[[int, Path], None],
+        beneath: np.ndarray | None = None,
     ) -> None:
-        self.folder, self.on_file = folder, on_file
-        self.labels = grid_labels(n_classes) if n_classes else None
-        n = GRID_IMAGES if self.labels is None else len(self.labels)
-        self.latents = latents(n, latent_dim, seed)
+        self.folder, self.labels, self.beneath, self.on_file = folder, labels, beneath, on_file
+        n = GRID_IMAGES if beneath is None else POINTS
+        self.latents = latents(n if labels is None else len(labels), latent_dim, seed)
         folder.mkdir(parents=True, exist_ok=True)
 
     def on_eval(self, state: State, row: Row) -> None:
@@ -69,7 +74,11 @@ class Grids(Callback):
 
     def write(self, state: State) -> None:
         path = self.folder / f"step_{state.step:06d}.png"
-        save_grid(path, generate(state.ema, self.latents, self.labels), COLUMNS)
+        samples = generate(state.ema, self.latents, self.labels)
+        if self.beneath is None:
+            save_grid(path, samples, COLUMNS)
+        else:
+            save_png(path, scatter(samples, self.beneath))
         self.on_file(state.step, path)
 
 

@@ -104,7 +104,11 @@ def train(
             parameter.requires_grad_(False)
         with autocast:
             fake_logits = task.judge(d, fake, batch).float()
-        total = loss.generator(fake_logits)
+            real_logits = None
+            if loss.relativistic:
+                with torch.no_grad():
+                    real_logits = task.judge(d, task.real(batch), batch).float()
+        total = loss.generator(fake_logits, real_logits)
         extra = task.generator_terms(fake, batch)
         if extra is not None:
             total = total + extra

@@ -13,7 +13,7 @@ from pipeline.config import Params
 from pipeline.errors import UserError
 from pipeline.losses import LOSSES
 from pipeline.networks.build import build
-from pipeline.regularizers import Regularizer, gradient_penalty, r1
+from pipeline.regularizers import Regularizer, gradient_penalty, r1, r2
 from pipeline.training.balance import BALANCES
 from pipeline.training.loop import Callback, train
 from pipeline.training.schedules import SCHEDULES
@@ -21,22 +21,23 @@ from pipeline.training.state import State, average_of
 from pipeline.training.tasks import Generate
 
 
-def generator_config(params: Params, n_classes: int) -> dict[str, Any]:
+def generator_config(params: Params, shape: Sequence[int], n_classes: int) -> dict[str, Any]:
     """The generator's constructor arguments, `name` included: what its file must travel with."""
     return {
         "name": params.model.name,
-        "image_size": params.data.image_size,
-        "channels": params.data.channels,
+        "shape": list(shape),
         "latent_dim": params.model.latent_dim,
         "n_classes": n_classes,
         "width": params.model.width,
     }
 
 
-def make_state(params: Params, *, n_classes: int, device: torch.device) -> State:
+def make_state(
+    params: Params, *, shape: Sequence[int], n_classes: int, device: torch.device
+) -> State:
     """Networks with weights drawn from the seed, their optimizers and the balance, at step 0."""
     generator, discriminator = build(
-        **generator_config(params, n_classes),
+        **generator_config(params, shape, n_classes),
         spectral_norm=params.model.spectral_norm,
         seed=params.seed,
     )
@@ -56,7 +57,7 @@ def make_state(params: Params, *, n_classes: int, device: torch.device) -> State
 def make_task(
     params: Params, images: np.ndarray, labels: np.ndarray | None, device: torch.device
 ) -> Generate:
-    """Noise (and class) to image on uint8 images (n, H, W, C).
+    """Noise (and class) to sample, on uint8 images (n, H, W, C) or points float32 (n, D).
 
     Raises UserError for a conditional model on data without labels.
     """
@@ -80,6 +81,8 @@ def regularizers(params: Params) -> list[Regularizer]:
         terms.append(Regularizer(gradient_penalty, params.loss.gp_weight))
     if params.loss.r1_gamma:
         terms.append(Regularizer(r1, params.loss.r1_gamma, params.loss.r1_every))
+    if params.loss.r2_gamma:
+        terms.append(Regularizer(r2, params.loss.r2_gamma, params.loss.r1_every))
     return terms
 
 

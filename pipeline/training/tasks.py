@@ -24,7 +24,7 @@ class Task(Protocol):
         """The `counter`-th batch: a function of the counter alone."""
 
     def real(self, batch: Any) -> Tensor:
-        """The images that D should take for real, (N, C, H, W) in [-1, 1]."""
+        """What D should take for real: images (N, C, H, W) in [-1, 1], or points (N, D)."""
 
     def fake(self, generator: nn.Module, batch: Any) -> Tensor:
         """What G makes, shaped like `real`."""
@@ -38,16 +38,16 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    images: Tensor  # (N, C, H, W) in [-1, 1], channels last
+    images: Tensor  # (N, C, H, W) in [-1, 1], channels last; points (N, D)
     latents: Tensor  # (N, latent_dim)
     labels: Tensor | None  # (N,) int64
 
 
 class Generate:
-    """Latent vectors, and classes where conditional, to images.
+    """Latent vectors, and classes where conditional, to images or points.
 
-    images: uint8 (n, H, W, C), an array or a memory map; labels: int64 (n,), or None for
-    unconditional training. Fakes get the classes of the reals beside them.
+    images: uint8 (n, H, W, C) or points float32 (n, D), an array or a memory map; labels: int64
+    (n,), or None for unconditional training. Fakes get the classes of the reals beside them.
     """
 
     def __init__(
@@ -73,8 +73,7 @@ class Generate:
             pixels = self.images[chosen.to(self.device)]
         else:
             pixels = torch.from_numpy(self.images[chosen.numpy()]).to(self.device)
-        # The permuted view of NHWC pixels is channels-last already: no copy.
-        images = pixels.permute(0, 3, 1, 2).to(torch.float32).div_(127.5).sub_(1)
+        images = for_networks(pixels)
         labels = None if self.labels is None else self.labels[chosen.to(self.device)]
         return Batch(images, latents.to(self.device), labels)
 
@@ -89,3 +88,14 @@ class Generate:
 
     def generator_terms(self, fake: Tensor, batch: Batch) -> Tensor | None:
         return None
+
+
+def for_networks(stored: Tensor) -> Tensor:
+    """Samples as they are stored to samples as networks see them.
+
+    uint8 images (N, H, W, C) become float (N, C, H, W) in [-1, 1]; points (N, D) stay.
+    """
+    if stored.dtype != torch.uint8:
+        return stored
+    # The permuted view of NHWC pixels is channels-last already: no copy.
+    return stored.permute(0, 3, 1, 2).to(torch.float32).div_(127.5).sub_(1)

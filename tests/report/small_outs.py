@@ -80,8 +80,7 @@ def _generator(root, size, channels, n_classes) -> None:
     from safetensors.torch import save_file
 
     shape = {
-        "image_size": size,
-        "channels": channels,
+        "shape": [size, size, channels],
         "latent_dim": 4,
         "n_classes": n_classes,
         "width": 8,

@@ -15,8 +15,7 @@ from pipeline.sampling import sample_images
 def make_generator(n_classes: int):
     generator, _ = build(
         "mlp",
-        image_size=8,
-        channels=1,
+        shape=(8, 8, 1),
         latent_dim=4,
         n_classes=n_classes,
         width=8,

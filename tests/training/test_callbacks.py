@@ -16,8 +16,7 @@ from pipeline.training import callbacks
 def state(step: int) -> Any:
     generator, _ = build(
         "mlp",
-        image_size=28,
-        channels=1,
+        shape=(28, 28, 1),
         latent_dim=4,
         n_classes=3,
         width=4,
@@ -32,7 +31,7 @@ def test_grids_show_the_same_latents_at_every_look_one_class_a_row(tmp_path: Pat
     grids = callbacks.Grids(
         tmp_path / "grids",
         latent_dim=4,
-        n_classes=3,
+        labels=callbacks.grid_labels(3),
         seed=0,
         on_file=lambda step, path: seen.append(step),
     )

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline import networks
+from pipeline.config import IMAGE_NETWORKS
 from pipeline.losses import LOSSES
 from pipeline.networks.build import build
 from pipeline.regularizers import Regularizer, gradient_penalty, r1
@@ -31,8 +31,7 @@ def make(
     n_classes = 3 if conditional else 0
     generator, discriminator = build(
         name,
-        image_size=28,
-        channels=1,
+        shape=(28, 28, 1),
         latent_dim=4,
         n_classes=n_classes,
         width=4,
@@ -235,7 +234,7 @@ def test_average_moves_by_its_decay() -> None:
     torch.testing.assert_close(ema.weight, before + 0.25)
 
 
-@pytest.mark.parametrize("name", networks.NETWORKS)
+@pytest.mark.parametrize("name", IMAGE_NETWORKS)
 def test_discriminator_learns_to_tell_a_plain_difference(name: str) -> None:
     """D sees bright images, G makes others: its loss falls well below chance."""
     state, task = make(name=name, conditional=False)

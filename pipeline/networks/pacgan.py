@@ -1,0 +1,84 @@
+"""The networks of the published 2D mode benchmarks (PacGAN, Lin et al. 2018, arXiv:1712.04086).
+
+With `width` 400 and `latent_dim` 2 they are the paper's: G of four hidden layers of 400 units,
+batch normalised, D of three of 200 maxout units of five pieces; all weights from N(0, 0.02).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm as with_spectral_norm
+
+HIDDEN_G, HIDDEN_D, PIECES = 4, 3, 5
+
+
+class Generator(nn.Module):
+    """Latent vectors (N, latent_dim) [and classes (N,)] -> points (N, D)."""
+
+    def __init__(
+        self, *, shape: Sequence[int], latent_dim: int, n_classes: int, width: int
+    ) -> None:
+        super().__init__()
+        self.latent_dim, self.n_classes = latent_dim, n_classes
+        layers: list[nn.Module] = []
+        n_in = latent_dim + n_classes
+        for _ in range(HIDDEN_G):
+            layers += [nn.Linear(n_in, width, bias=False), nn.BatchNorm1d(width), nn.ReLU()]
+            n_in = width
+        self.body = nn.Sequential(*layers, nn.Linear(n_in, math.prod(shape)))
+        self.apply(_init)
+
+    def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.body(_with_class(latents, labels, self.n_classes))
+
+
+class Discriminator(nn.Module):
+    """Points (N, D) [and classes (N,)] -> logits (N,), high for real."""
+
+    def __init__(
+        self, *, shape: Sequence[int], n_classes: int, width: int, spectral_norm: bool
+    ) -> None:
+        super().__init__()
+        self.n_classes = n_classes
+        layers: list[nn.Module] = []
+        n_in, units = math.prod(shape) + n_classes, width // 2
+        for _ in range(HIDDEN_D):
+            linear = nn.Linear(n_in, units * PIECES)
+            layers += [with_spectral_norm(linear) if spectral_norm else linear, Maxout(PIECES)]
+            n_in = units
+        last = nn.Linear(n_in, 1)
+        self.body = nn.Sequential(*layers, with_spectral_norm(last) if spectral_norm else last)
+        self.apply(_init)
+
+    def forward(self, points: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.body(_with_class(points, labels, self.n_classes)).squeeze(1)
+
+
+class Maxout(nn.Module):
+    """(N, units * pieces) -> the largest piece of each unit (Goodfellow et al. 2013)."""
+
+    def __init__(self, pieces: int) -> None:
+        super().__init__()
+        self.pieces = pieces
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.unflatten(1, (-1, self.pieces)).amax(dim=2)
+
+
+def _with_class(vectors: Tensor, labels: Tensor | None, n_classes: int) -> Tensor:
+    if not n_classes:
+        return vectors
+    assert labels is not None
+    return torch.cat([vectors, F.one_hot(labels, n_classes).to(vectors.dtype)], dim=1)
+
+
+def _init(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
