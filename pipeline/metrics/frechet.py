@@ -8,6 +8,9 @@ import numpy as np
 
 Statistics = tuple[np.ndarray, np.ndarray]
 
+# Rows held in float64 at a time.
+BLOCK = 4096
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -21,10 +24,13 @@ class Difference:
 
 def statistics(features: np.ndarray) -> Statistics:
     """Mean (d,) and unbiased covariance (d, d), in float64, of features (N, d), N > 1."""
-    features = np.asarray(features, np.float64)
-    mean = features.mean(axis=0)
-    centred = features - mean
-    return mean, centred.T @ centred / (len(features) - 1)
+    n, d = features.shape
+    mean = features.mean(axis=0, dtype=np.float64)
+    covariance = np.zeros((d, d))
+    for i in range(0, n, BLOCK):
+        centred = features[i : i + BLOCK] - mean
+        covariance += centred.T @ centred
+    return mean, covariance / (n - 1)
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:

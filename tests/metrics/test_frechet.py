@@ -19,7 +19,7 @@ def test_two_known_gaussians_have_the_closed_form_distance():
 
 
 def test_statistics_are_numpys_mean_and_unbiased_covariance(rng):
-    features = rng.normal(3, 2, (50, 4)).astype(np.float32)
+    features = rng.normal(3, 2, (frechet.BLOCK + 50, 4)).astype(np.float32)
     mean, covariance = frechet.statistics(features)
     assert mean.dtype == covariance.dtype == np.float64
     np.testing.assert_allclose(mean, features.mean(axis=0, dtype=np.float64))

@@ -17,6 +17,17 @@ def test_mmd_of_hand_made_points():
     assert kernel.mmd2(a, b) == pytest.approx(1 + 125 - 2)
 
 
+def test_float32_keeps_the_digits_of_the_definition(rng):
+    a, b = rng.normal(0, 1, (150, 64)), rng.normal(0.1, 1, (130, 64))
+    within_a, within_b, across = ((x @ y.T / 64 + 1) ** 3 for x, y in ((a, a), (b, b), (a, b)))
+    np.fill_diagonal(within_a, 0)
+    np.fill_diagonal(within_b, 0)
+    exact = within_a.sum() / (150 * 149) + within_b.sum() / (130 * 129) - 2 * across.mean()
+    assert kernel.mmd2(a, b) == pytest.approx(exact, abs=1e-12)
+    single = kernel.mmd2(a.astype(np.float32), b.astype(np.float32))
+    assert single == pytest.approx(exact, abs=1e-7)
+
+
 @pytest.mark.parametrize("shift", [0.0, 0.3])
 def test_equals_torch_fidelity(rng, shift):
     import torch

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -58,6 +60,51 @@ def test_blocks_give_what_the_whole_gives(rng, monkeypatch):
     monkeypatch.setattr(neighbours, "BLOCK", 17)
     blocks = neighbours.precision_recall(real, fake, k=3), neighbours.selfnn_ratio(fake, real)
     assert blocks == (pytest.approx(whole[0]), pytest.approx(whole[1]))
+
+
+def _exact_radii(features: np.ndarray, k: int) -> np.ndarray:
+    x = features.astype(np.float64) - features.mean(axis=0)
+    norms = (x**2).sum(axis=1)
+    squares = norms[:, None] + norms - 2 * x @ x.T
+    return np.sort(squares, axis=1)[:, k]  # column 0: the row itself
+
+
+@pytest.mark.parametrize("order", ["random", "nearest_last", "nearest_first"])
+def test_radii_are_exact_in_whatever_order_neighbours_come(rng, monkeypatch, order):
+    monkeypatch.setattr(neighbours, "BLOCK", 16)
+    features = rng.normal(size=(150, 3))
+    if order != "random":
+        features = features[np.argsort((features**2).sum(axis=1))]
+    if order == "nearest_last":
+        features = features[::-1]
+    assert neighbours.radii(features, k=4) == pytest.approx(_exact_radii(features, 4), rel=1e-5)
+
+
+def test_distances_of_many_features_keep_five_digits(rng):
+    # Rectified and on few dimensions, as Inception's 2,048 are.
+    mix = rng.normal(size=(16, 2048)) / 4
+    raw = rng.normal(size=(700, 16)) @ mix + 0.05 * rng.normal(size=(700, 2048))
+    features = np.maximum(raw, 0).astype(np.float32)
+    assert neighbours.radii(features, k=5) == pytest.approx(_exact_radii(features, 5), rel=5e-6)
+
+
+def test_memory_does_not_grow_with_the_square_of_the_numbers(rng):
+    real, fake = rng.normal(size=(2, 4000, 8)).astype(np.float32)
+    tracemalloc.start()
+    neighbours.precision_recall(real, fake)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < len(real) * len(fake)  # bytes: a fourth of one matrix of distances
+
+
+def test_fakes_that_are_not_numbers_lie_in_no_ball_and_have_none(rng):
+    real, fake = rng.normal(size=(2, 100, 4))
+    fake[:50] = np.nan
+    result = neighbours.precision_recall(real, fake, k=3)
+    half = neighbours.precision_recall(real, fake[50:], k=3)
+    assert result["precision"] == half["precision"] / 2
+    assert result["recall"] == half["recall"]
+    assert result["coverage"] == half["coverage"]
 
 
 def test_far_from_the_origin_distances_do_not_cancel(rng):
