@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline import files
 from pipeline.errors import UserError
-from pipeline.files import read_json
 from pipeline.networks import NETWORKS
 
 
@@ -46,12 +46,30 @@ def load_generator(folder: Path, *, which: str) -> tuple[nn.Module, dict[str, An
     from safetensors.torch import load_file
 
     try:
-        config = read_json(folder / "config.json")
+        config = files.read_json(folder / "config.json")
         weights = load_file(folder / f"{which}.safetensors")
     except FileNotFoundError as error:
         raise UserError(f"{error.filename} is missing: run `dvc repro train`") from None
     generator = generator_from(config, weights)
     return generator, config
+
+
+def save_generator(
+    folder: Path, config: dict[str, Any], weights: dict[str, dict[str, Tensor]]
+) -> dict[str, Any]:
+    """Write what `load_generator` reads: for each of `weights`, `best` and `last`, a file.
+
+    Returns `config` with the files' hashes under "weights".
+    """
+    from safetensors.torch import save as to_bytes
+
+    with files.atomic_folder(folder) as out:
+        for which, tensors in weights.items():
+            files.write_bytes(out / f"{which}.safetensors", to_bytes(tensors))
+        hashes = {which: files.file_hash(out / f"{which}.safetensors") for which in weights}
+        config = {**config, "weights": hashes}
+        files.write_json(out / "config.json", config)
+    return config
 
 
 def generator_from(config: dict[str, Any], weights: dict[str, Tensor]) -> nn.Module:

@@ -8,25 +8,24 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from pipeline import errors, evaluation, extractor, files, lineage, logs, paths, progress
+from pipeline import errors, files, lineage, logs, paths, progress
 from pipeline.config import Params, check, read_yaml
 from pipeline.datasets import prepared
 from pipeline.grids import save_grid, save_png
-from pipeline.sampling import class_labels, sample_images
+from pipeline.networks.build import save_generator
 from pipeline.scatter import scatter
 from pipeline.tracking import record
 from pipeline.tracking.deliver import deliver_or_keep
 from pipeline.tracking.live import LiveRun
 from pipeline.training import callbacks, checkpoints, devices, recipe
 from pipeline.training.loop import Callback, Row
+from pipeline.training.monitor import Monitor
 from pipeline.training.state import State, weights_of
 
 log = logging.getLogger(__name__)
@@ -59,6 +58,13 @@ def main() -> None:
     )
     run.tags.update(device=devices.describe(device), precision=str(precision).split(".")[1])
 
+    monitor = Monitor(
+        data,
+        n=params.train.eval_samples,
+        seed=params.evaluate.seed,
+        conditional=params.model.conditional,
+        device=device,
+    )
     with checkpoints.hold(paths.checkpoints(), key) as folder:
         start = _restore(state, folder, inputs)
         live = LiveRun(run, params.tracking.upload_every)
@@ -72,7 +78,7 @@ def main() -> None:
                     state,
                     task,
                     precision=precision,
-                    evaluate=_judge(params, data, device),
+                    evaluate=monitor,
                     save=lambda state: checkpoints.save(state, folder),
                     callbacks=[
                         callbacks.StopOnDivergence(),
@@ -146,55 +152,27 @@ def _restore(state: State, folder: Path, inputs: lineage.Inputs) -> int:
     return 0
 
 
-def _judge(
-    params: Params, data: prepared.Prepared, device: torch.device
-) -> Callable[[nn.Module], dict[str, float]]:
-    """Figures of a generator on `val`, by the data set's own extractor."""
-    judge = extractor.load().to(device)
-    counts = data.manifest["splits"]["train"]["class_counts"]
-    reference = evaluation.build_reference(
-        np.load(paths.FEATURES / "val.npy"),
-        np.load(paths.FEATURES / "val_logits.npy"),
-        counts,
-        evaluation.benchmark_of(data.manifest),
-    )
-    n, seed = params.train.eval_samples, params.evaluate.seed
-    labels = class_labels(counts, n, seed) if params.model.conditional else None
-
-    def judge_generator(generator: nn.Module) -> dict[str, float]:
-        images = sample_images(generator, n=n, seed=seed, labels=labels, device=device)
-        return evaluation.monitor(*extractor.extract(judge, images, device=device), reference)
-
-    return judge_generator
-
-
 def _write_generator(
     state: State, params: Params, data: prepared.Prepared, key: str
 ) -> dict[str, Any]:
     """models/generator: both checkpoints and what is needed to load and to name them."""
-    from safetensors.torch import save as to_bytes
-
     assert state.best_weights is not None
     n_classes = data.n_classes if params.model.conditional else 0
-    config = {
-        "train_key": key,
-        "generator": recipe.generator_config(params, data.shape, n_classes),
-        "n_classes": n_classes,
-        "class_names": data.class_names,
-        "class_counts": data.manifest["splits"]["train"]["class_counts"],
-        "data_name": data.name,
-        "data_digest": data.digest,
-        "best_step": state.best_step,
-        "last_step": state.step,
-    }
-    with files.atomic_folder(paths.GENERATOR) as out:
-        files.write_bytes(out / "best.safetensors", to_bytes(state.best_weights))
-        files.write_bytes(out / "last.safetensors", to_bytes(weights_of(state.ema)))
-        config["weights"] = {
-            which: files.file_hash(out / f"{which}.safetensors") for which in ("best", "last")
-        }
-        files.write_json(out / "config.json", config)
-    return config
+    return save_generator(
+        paths.GENERATOR,
+        {
+            "train_key": key,
+            "generator": recipe.generator_config(params, data.shape, n_classes),
+            "n_classes": n_classes,
+            "class_names": data.class_names,
+            "class_counts": data.manifest["splits"]["train"]["class_counts"],
+            "data_name": data.name,
+            "data_digest": data.digest,
+            "best_step": state.best_step,
+            "last_step": state.step,
+        },
+        {"best": state.best_weights, "last": weights_of(state.ema)},
+    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,40 @@
+"""Figures of a generator in training, on `val` and by the data set's own extractor."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from pipeline import evaluation, extractor, paths
+from pipeline.datasets.prepared import Prepared
+from pipeline.sampling import class_labels, sample_images
+
+
+class Monitor:
+    """Called with a generator, the figures of `evaluation.monitor` on its samples.
+
+    The same `n` latent vectors each time, drawn from `seed`; a conditional generator gets the
+    classes in their proportions in training.
+    """
+
+    def __init__(
+        self, data: Prepared, *, n: int, seed: int, conditional: bool, device: torch.device
+    ) -> None:
+        counts = data.manifest["splits"]["train"]["class_counts"]
+        self.extractor = extractor.load().to(device)
+        self.reference = evaluation.build_reference(
+            np.load(paths.FEATURES / "val.npy"),
+            np.load(paths.FEATURES / "val_logits.npy"),
+            counts,
+            evaluation.benchmark_of(data.manifest),
+        )
+        self.n, self.seed, self.device = n, seed, device
+        self.labels = class_labels(counts, n, seed) if conditional else None
+
+    def __call__(self, generator: nn.Module) -> dict[str, float]:
+        samples = sample_images(
+            generator, n=self.n, seed=self.seed, labels=self.labels, device=self.device
+        )
+        seen = extractor.extract(self.extractor, samples, device=self.device)
+        return evaluation.monitor(*seen, self.reference)
