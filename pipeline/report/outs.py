@@ -86,10 +86,16 @@ def read_per_class(path: Path) -> list[ClassFigures]:
     """The rows of per_class.csv; none where there is no such file."""
     if not path.exists():
         return []
-    types = {"label": int, "n_fake": int, "n_real": int}
     with path.open(newline="", encoding="utf-8") as file:
         return [
-            ClassFigures(**{name: types.get(name, float)(text) for name, text in row.items()})
+            ClassFigures(
+                label=int(row["label"]),
+                n_fake=int(row["n_fake"]),
+                n_real=int(row["n_real"]),
+                fd=float(row["fd"]),
+                fd_floor=float(row["fd_floor"]),
+                accuracy=float(row["accuracy"]),
+            )
             for row in csv.DictReader(file)
         ]
 
