@@ -6,10 +6,14 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pipeline import errors, logs, paths
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -104,7 +108,7 @@ def ui(host: str, port: int) -> None:
 def sample(
     n: int, seed: int, label: str | None, which: str, model: Path, as_grid: bool, out: Path
 ) -> None:
-    """Write images from the trained generator as PNG files."""
+    """Write images from the trained generator as PNG files; points as a CSV file or a plot."""
     from pipeline import grids
     from pipeline.networks.build import load_generator
     from pipeline.sampling import requested_labels, sample_images
@@ -112,14 +116,121 @@ def sample(
     generator, config = load_generator(model, which=which)
     labels = requested_labels(n, config["n_classes"], config["class_names"], label)
     images = sample_images(generator, n=n, seed=seed, labels=labels)
-    if as_grid:
+    if images.ndim == 2:
+        path = out / f"seed{seed}.{'png' if as_grid else 'csv'}"
+        _write_points(path, images)
+    elif as_grid:
         path = out if out.suffix == ".png" else out / "grid.png"
         grids.save_grid(path, images, min(n, 10))
     else:
         path = out
         for i, image in enumerate(images):
             grids.save_png(out / f"seed{seed}_{i:05d}.png", image)
-    click.echo(f"{n} images in {path}")
+    click.echo(f"{n} {'points' if images.ndim == 2 else 'images'} in {path}")
+
+
+def _write_points(path: Path, points: np.ndarray) -> None:
+    """A scatter plot, or a line for each point."""
+    from pipeline import files, grids, scatter
+
+    if path.suffix == ".png":
+        grids.save_png(path, scatter.scatter(points, points))
+        return
+    lines = ["x,y", *(f"{x:.6g},{y:.6g}" for x, y in points)]
+    files.write_bytes(path, ("\n".join(lines) + "\n").encode())
+
+
+@gan.group()
+def preset() -> None:
+    """Recipes that are known to work, to be merged into params.yaml."""
+
+
+@preset.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Name and description, as JSON.")
+def preset_list(as_json: bool) -> None:
+    """Name every preset and say what it is."""
+    from pipeline import presets
+
+    found = presets.names()
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    else:
+        for name, description in found.items():
+            click.echo(f"{name:20} {description}")
+
+
+@preset.command("show")
+@click.argument("name")
+def preset_show(name: str) -> None:
+    """Print the keys that a preset sets."""
+    from pipeline import presets
+
+    click.echo(presets.text(name), nl=False)
+
+
+@preset.command("use")
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="The changed keys, as JSON.")
+def preset_use(name: str, as_json: bool) -> None:
+    """Write a preset's keys into params.yaml; all else stays, comments too.
+
+    `gan preset use default` brings the shipped values back.
+    """
+    from pipeline import presets
+
+    changed = presets.use(name)
+    if as_json:
+        click.echo(json.dumps(changed, indent=2))
+        return
+    for line in changed:
+        click.echo(line)
+    click.echo(f"{len(changed)} keys changed in {paths.PARAMS}; run dvc repro")
+
+
+@gan.command()
+@click.argument("name", type=click.Choice(["ring", "grid", "stacked_mnist"]))
+@click.option("--seeds", default=3, show_default=True, type=click.IntRange(1, 100))
+@click.option(
+    "--full", is_flag=True, help="The published networks at their full length (a GPU's work)."
+)
+@click.option("-S", "changes", multiple=True, metavar="KEY=VALUE", help="Change a param.")
+@click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
+@click.option("--out", type=click.Path(path_type=Path), help="Where the files go.")
+def benchmark(
+    name: str, seeds: int, full: bool, changes: tuple[str, ...], as_json: bool, out: Path | None
+) -> None:
+    """Run a published mode benchmark and print its table beside the published rows.
+
+    It works in .cache/benchmarks and touches neither params.yaml nor any out. Seeds that are done
+    are kept: the same command goes on where it was stopped.
+    """
+    from pipeline import files
+    from pipeline.benchmark import published, runs, tables
+
+    protocol = published.PROTOCOLS[name]
+    chosen = protocol.full if full else protocol.preset
+    values = runs.settings(chosen, changes)
+    folder = paths.benchmarks() / chosen
+    results = runs.run(values, range(seeds), folder)
+    label = ", ".join([f"preset {chosen}", *changes])
+    told = tables.summary(name, label, protocol, values, results)
+    out = out or folder
+    files.write_json(out / f"{name}.json", told)
+    files.write_bytes(out / f"{name}.md", tables.markdown(told).encode())
+    tables.picture(results, folder / "results", out / f"{name}.png")
+    if as_json:
+        click.echo(json.dumps(told, indent=2))
+        return
+    _show_table(tables.rows(told))
+    click.echo(f"{out / name}.md, .json, .png")
+
+
+def _show_table(rows: list[tuple[str, ...]]) -> None:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        first, *others = row
+        cells = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))
+        click.echo("  ".join([first.ljust(widths[0]), *cells]))
 
 
 def main() -> None:

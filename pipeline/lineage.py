@@ -22,12 +22,18 @@ Inputs = dict[str, dict[str, Any]]
 
 
 def stage_inputs(
-    stage: str, params: dict[str, Any], dvc_yaml: Path = paths.DVC_YAML, root: Path = Path()
+    stage: str,
+    params: dict[str, Any],
+    dvc_yaml: Path = paths.DVC_YAML,
+    root: Path = Path(),
+    *,
+    code_only: bool = False,
 ) -> Inputs:
     """What dvc.yaml says that `stage` depends on: `{"files": {path: sha256}, "params": {...}}`.
 
     `params` is params.yaml as nested dictionaries. A folder stands for its manifest (manifest.json
-    or config.json); one that has none, for every file in it. Raises UserError where one is missing.
+    or config.json); one that has none, for every file in it. `code_only` leaves out what is not
+    the pipeline's code. Raises UserError where one is missing.
     """
     from ruamel.yaml import YAML
 
@@ -35,6 +41,8 @@ def stage_inputs(
     hashes: dict[str, str] = {}
     for dependency in definition.get("deps", []):
         path = _resolve(dependency, params)
+        if code_only and not path.startswith("pipeline/"):
+            continue
         for file in _files(root / path, stage):
             hashes[file.relative_to(root).as_posix()] = files.file_hash(file)
     values = {key: _lookup(params, key) for key in definition.get("params", [])}

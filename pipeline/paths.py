@@ -12,6 +12,7 @@ from pathlib import Path
 
 PARAMS = Path("params.yaml")
 DVC_YAML = Path("dvc.yaml")
+PRESETS = Path("presets")
 
 PREPARED = Path("data/prepared")
 FEATURES = Path("models/features")
@@ -34,6 +35,10 @@ def checkpoints() -> Path:
 
 def downloads() -> Path:
     return shared_root() / ".cache" / "downloads"
+
+
+def benchmarks() -> Path:
+    return shared_root() / ".cache" / "benchmarks"
 
 
 def undelivered() -> Path:

@@ -20,9 +20,9 @@ def build(
     body = [
         panels.lead(outs),
         panels.facts(outs),
-        panels.uncurated(outs, sampler, samples_per_class),
+        panels.scattered(outs) or panels.uncurated(outs, sampler, samples_per_class),
         panels.figures(outs),
-        panels.over_time(outs),
+        panels.plots_over_time(outs) or panels.over_time(outs),
         panels.curves(outs),
         panels.classes(outs),
         panels.per_class(outs),

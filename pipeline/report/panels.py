@@ -7,10 +7,12 @@ from collections.abc import Iterable
 import numpy as np
 
 from pipeline import lineage
+from pipeline.metrics import mixture
 from pipeline.report import markup, plots, samples, summary
 from pipeline.report.outs import Outs
 from pipeline.report.samples import Sampler
 from pipeline.report.summary import number
+from pipeline.scatter import scatter
 
 MOMENTS = 8
 CLOSEST = 2
@@ -54,7 +56,10 @@ def facts(outs: Outs) -> str:
         if outs.model["n_classes"]
         else "unconditional"
     )
-    channels = "gray" if outs.data.channels == 1 else "colour"
+    form = "points in the plane"
+    if not outs.data.points:
+        colour = "gray" if outs.data.channels == 1 else "colour"
+        form = f"{outs.data.image_size} pixels, {colour}"
     return markup.facts(
         [
             ("Run", outs.training.name),
@@ -63,8 +68,8 @@ def facts(outs: Outs) -> str:
                 "Model",
                 f"{generator['name']}, latent_dim {generator['latent_dim']}, {conditional}",
             ),
-            ("Data", f"{outs.data.name}, {outs.data.image_size} pixels, {channels}"),
-            ("Images", ", ".join(sizes)),
+            ("Data", f"{outs.data.name}, {form}"),
+            ("Points" if outs.data.points else "Images", ", ".join(sizes)),
             ("Data digest", outs.data.digest[:12]),
             ("Training time", _duration(outs)),
             ("Device", f"{tags.get('device', '?')}, {tags.get('precision', '?')}"),
@@ -81,7 +86,7 @@ def figures(outs: Outs) -> str:
         for row in summary.figures(outs.metrics)
     ]
     note = (
-        f"{outs.protocol['n_fake']:,} samples against the {outs.protocol['n_real']:,} images of "
+        f"{outs.protocol['n_fake']:,} samples against the {outs.protocol['n_real']:,} reals of "
         f"the {outs.protocol['split']} split, which neither the generator nor the choice of its "
         "checkpoint has seen."
     )
@@ -129,6 +134,53 @@ def uncurated(outs: Outs, sampler: Sampler, per_class: int) -> str:
         halves.append(f"<div><h3>{title}</h3>{body}</div>")
     note = f"Uncurated: {what}, from seed {outs.seed}, none left out." + _reduced(outs)
     return markup.section("Samples", f'<div class="pair">{"".join(halves)}</div>', note)
+
+
+def scattered(outs: Outs) -> str:
+    """The samples over real points, and both around their nearest modes; nothing of images."""
+    if not outs.data.points:
+        return ""
+    centres, sigma = np.array(outs.data.manifest["centres"]), outs.data.manifest["sigma"]
+    fakes = np.asarray(outs.features)
+    reals = np.asarray(outs.test_features[: len(fakes)])
+    close = []
+    for points in (fakes, reals):
+        modes, _ = mixture.nearest(points, centres, sigma)
+        close.append((points - centres[modes]) / sigma)
+    pictures = {
+        "Samples": scatter(fakes, reals),
+        "All modes laid upon each other": scatter(*close),
+    }
+    halves = [
+        f"<div><h3>{title}</h3>"
+        + markup.figure(markup.image_uri(picture, 0), f"{title}: a scatter plot", css="wide")
+        + "</div>"
+        for title, picture in pictures.items()
+    ]
+    note = (
+        f"{len(fakes):,} samples from seed {outs.seed}, none left out (blue), over as many points "
+        "of the test split (gray). On the right each point is seen from its nearest mode; the "
+        "frame is that of the reals, and samples beyond it are not of high quality."
+    )
+    return markup.section("Samples", f'<div class="pair">{"".join(halves)}</div>', note)
+
+
+def plots_over_time(outs: Outs) -> str:
+    """The scatter plots of several moments of the training, and the reals; nothing of images."""
+    shown = samples.moments(outs.grids, MOMENTS - 1)
+    if not outs.data.points or not shown:
+        return ""
+    named = [(_kimg(outs, step, "").strip() or f"step {step:,}", path) for step, path in shown]
+    tiles = []
+    for name, path in [*named, ("real", outs.grids / "reals.png")]:
+        picture = samples.shrunk(path, samples.SHOWN_PLOT)
+        tiles.append(markup.figure(markup.image_uri(picture, 0), f"Scatter plot: {name}", name))
+    note = (
+        "The same latent vectors through the averaged generator; kimg counts the thousands of real "
+        "points shown so far."
+    )
+    body = f'<div class="card">{"".join(tiles)}</div>'
+    return markup.section("Over time", f'<div class="narrow">{body}</div>', note)
 
 
 def over_time(outs: Outs) -> str:
@@ -224,8 +276,8 @@ def per_class(outs: Outs) -> str:
 
 
 def neighbours(outs: Outs, sampler: Sampler, shown: int) -> str:
-    """Samples beside their nearest training images, with distances for scale."""
-    if not shown:
+    """Samples beside their nearest training images, with distances for scale; not of points."""
+    if not shown or outs.data.points:
         return ""
     train = outs.train_features
     features = samples.first_rows(outs.features, train)
@@ -261,8 +313,8 @@ def neighbours(outs: Outs, sampler: Sampler, shown: int) -> str:
 
 
 def interpolations(outs: Outs, sampler: Sampler, rows: int) -> str:
-    """Slerps between latent vectors, a class a row."""
-    if not rows:
+    """Slerps between latent vectors, a class a row; not of points."""
+    if not rows or outs.data.points:
         return ""
     images = samples.fit(sampler.interpolations(rows))
     size = images.shape[1]

@@ -175,6 +175,12 @@ CHARTS = {
     "fd": Chart("Distance on val", {"eval_fd": "fd on val"},
                 "Lower is better. Val has other images, and fewer, than the test split to which "
                 "the floor belongs.", log=True),
+    "hq": Chart("Samples of high quality on val", {"eval_hq": "share"},
+                "Within three deviations of the nearest mode: 98.9% of a perfect sampler's are.",
+                limits=(-0.03, 1.03)),
+    "reverse_kl": Chart("Modes in proportion", {"eval_reverse_kl": "reverse KL",
+                                                "eval_reverse_kl_floor": "perfect sampler"},
+                        "KL of the modes' histogram against the uniform one.", log=True),
     "losses": Chart("Losses", {"loss_g": "generator", "loss_d": "discriminator"},
                     "They need not fall: the two play against each other."),
     "logits": Chart("D's mean logits", {"d_real": "real", "d_fake": "fake"},

@@ -15,6 +15,7 @@ from pipeline.sampling import generate, latents
 COLUMNS = 10
 MOST_ROWS = 20
 SHOWN_SIZE = 128  # pixels at which an image is shown at most
+SHOWN_PLOT = 240  # pixels of a scatter plot among others
 GRID_GAP = 2  # of pipeline.grids.grid
 NEAREST = 3
 # Multiplications that a search for neighbours may take: about a second.
@@ -106,6 +107,14 @@ def fit(images: np.ndarray) -> np.ndarray:
         for image in images
     ]
     return np.stack(shrunk).reshape(shape)
+
+
+def shrunk(path: Path, size: int) -> np.ndarray:
+    """A square picture from a file, uint8 (size, size, 3)."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB").resize((size, size)))
 
 
 def moments(folder: Path, n: int) -> list[tuple[int, Path]]:

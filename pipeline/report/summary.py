@@ -53,7 +53,17 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def sentence(metrics: dict[str, float], presence: str) -> str:
-    """What came out, e.g. "fd 3.1 on 1,000 test images, 2.4 times the floor of 1.3 ..."."""
+    """What came out, e.g. "fd 3.1 on 1,000 test images, 2.4 times the floor of 1.3 ...".
+
+    Of a mode benchmark its own figures.
+    """
+    if "reverse_kl" in metrics:
+        good = f", {100 * metrics['hq']:.1f}% of high quality" if "hq" in metrics else ""
+        return (
+            f"{metrics['modes']:,.0f} of {metrics['n_groups']:,.0f} modes among "
+            f"{metrics['n_fake']:,} samples{good}, reverse KL {number(metrics['reverse_kl'])} "
+            f"(a perfect sampler: {number(metrics['reverse_kl_floor'], 2)})."
+        )
     fd, floor = metrics["fd"], metrics["fd_floor"]
     return (
         f"fd {number(fd)} on {metrics['n_real']:,} test images, {number(fd / floor, 2)} times the "
@@ -138,6 +148,10 @@ MEANINGS = [
     Meaning("fd", "Fréchet distance between samples and test images; lower is better. Interval: "
             "95%, with the bias of a finite sample taken off, so it may lie below the value.",
             low="fd_ci_low", high="fd_ci_high", reals="fd_floor"),
+    Meaning("hq", "Share of samples within three deviations of the nearest mode.",
+            ideal="0.989"),
+    Meaning("reverse_kl", "KL of the modes' histogram against the uniform one, over the samples "
+            "that count (of points those of high quality).", reals="reverse_kl_floor"),
     Meaning("kid", "Kernel distance; unbiased, so reals come to 0. Interval: one standard error.",
             spread="kid_se", ideal="0"),
     Meaning("precision", "Share of samples that lie among the reals: quality.", ideal="→ 1"),
@@ -146,7 +160,8 @@ MEANINGS = [
     Meaning("coverage", "Share of reals with a sample nearby: variety.", ideal="→ 1"),
     Meaning("label_kl", "How far the classes are from their proportions in training; alarm above "
             "0.1.", reals="label_kl_floor"),
-    Meaning("modes", "Classes, or groups of similar images, with at least one sample."),
+    Meaning("modes", "Classes, or groups of similar images, with at least one sample; of points "
+            "with one of high quality."),
     Meaning("ndb_jsd", "How unevenly the samples fill the regions that reals fill; alarm above "
             "0.05.", ideal="0"),
     Meaning("selfnn_ratio", "Distance from a sample to its nearest sample, over that among reals; "

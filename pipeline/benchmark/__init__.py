@@ -1,0 +1,1 @@
+"""The published mode benchmarks, run through the same pipeline as everything else."""

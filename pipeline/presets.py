@@ -1,0 +1,92 @@
+"""Presets: overlays of params.yaml that are known to work, one file each in presets/.
+
+An overlay states some sections and keys, never all; its first comment says what it is. Every
+recipe states every key that any other recipe does, so that the result does not depend on which
+one was used before.
+"""
+
+from __future__ import annotations
+
+import difflib
+import io
+from pathlib import Path
+from typing import Any
+
+from pipeline import config, files, lineage, paths
+from pipeline.errors import ConfigError
+
+
+def names(folder: Path = paths.PRESETS) -> dict[str, str]:
+    """Every preset with its description, the first comment of its file."""
+    found = sorted(folder.glob("*.yaml"))
+    return {path.stem: _description(path) for path in found}
+
+
+def text(name: str, folder: Path = paths.PRESETS) -> str:
+    """The preset's file. Raises ConfigError, with the nearest name, where there is none."""
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        known = list(names(folder))
+        if not known:
+            raise ConfigError(f"{folder} has no presets: run this in the project's folder")
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ConfigError(f"unknown preset {name!r}{hint} There are {', '.join(known)}")
+    return path.read_text(encoding="utf-8")
+
+
+def overlay(name: str, folder: Path = paths.PRESETS) -> dict[str, Any]:
+    """The preset as nested plain dictionaries. Raises ConfigError as `text` does."""
+    text(name, folder)
+    return config.read_yaml(folder / f"{name}.yaml")
+
+
+def merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`values` with the keys of `changes` in their place; both nested, neither changed."""
+    result = dict(values)
+    for key, value in changes.items():
+        inner = result.get(key)
+        both = isinstance(value, dict) and isinstance(inner, dict)
+        result[key] = merged(inner, value) if both else value  # type: ignore[arg-type]
+    return result
+
+
+def use(name: str, path: Path = paths.PARAMS, folder: Path = paths.PRESETS) -> list[str]:
+    """Write the preset's keys into params.yaml, comments and all other keys kept.
+
+    Returns the changed keys, "train.steps: 7000 -> 20000". Raises ConfigError, and leaves the file
+    as it was, for an unknown preset and where the result would not be valid.
+    """
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 4096  # a long comment is no reason to break a line
+    before = config.read_yaml(path)
+    document = yaml.load(path.read_text(encoding="utf-8"))
+    _write_into(document, yaml.load(text(name, folder)))
+    stream = io.StringIO()
+    yaml.dump(document, stream)
+    after = merged(before, overlay(name, folder))
+    config.check(after, path)
+    files.write_bytes(path, stream.getvalue().encode())
+    old, new = lineage.flatten(before), lineage.flatten(after)
+    return [f"{key}: {old.get(key)} -> {new[key]}" for key in new if new[key] != old.get(key)]
+
+
+def _write_into(document: Any, changes: Any) -> None:
+    """Leaf by leaf: a section put in as a whole would take its comments away."""
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(document.get(key), dict):
+            _write_into(document[key], value)
+        else:
+            document[key] = value
+
+
+def _description(path: Path) -> str:
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.removeprefix("#").strip())
+    return " ".join(lines)
