@@ -221,6 +221,7 @@ def benchmark(
     if as_json:
         click.echo(json.dumps(told, indent=2))
         return
+    click.echo(f"{name}: {label}, {told['samples']:,} samples a seed")
     _show_table(tables.rows(told))
     click.echo(f"{out / name}.md, .json, .png")
 

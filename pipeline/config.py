@@ -17,8 +17,10 @@ from pipeline.errors import ConfigError
 
 OWN_DATA = ("folder", "parquet", "idx")  # sources that read what `data.path` names
 POINTS = ("ring", "grid")  # sources of points in the plane
+STACKED = "stacked_mnist"
+FEWEST_STACKS = 20_000  # or some of the 1,000 classes would have no stack in train
 POINT_NETWORKS = ("points", "pacgan")
-IMAGE_NETWORKS = ("dcgan", "mlp")
+IMAGE_NETWORKS = ("dcgan", "mlp", "veegan")
 UNLABELLED = ("celeba",)
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -51,6 +53,7 @@ class Data(Section):
         "idx",
         "ring",
         "grid",
+        "stacked_mnist",
     ] = Field(description="Where the images, or the points of a mode benchmark, come from.")
     name: Name | None = Field(
         description="What runs and models are called after. null: the source's name; "
@@ -60,7 +63,10 @@ class Data(Section):
         description="Your own images: a folder, a parquet file, or a folder of idx files."
     )
     draws: Annotated[int, Field(ge=100)] = Field(
-        description="ring, grid: points to draw, for all splits together."
+        description="ring, grid, stacked_mnist: points or stacks to draw, for all splits together."
+    )
+    digits: Literal["mnist5k", "mnist"] = Field(
+        description="stacked_mnist only: where the digits come from, mnist by download."
     )
     image_size: Annotated[int, Field(ge=8, le=1024)] = Field(
         description="Pixels, square. Points have none: it means nothing to ring and grid, nor do "
@@ -89,6 +95,13 @@ class Data(Section):
     def _check(self) -> Data:
         if self.source in OWN_DATA and self.name is None:
             raise ValueError(f"name must be given for data.source {self.source!r}")
+        if self.source == STACKED and self.channels != 3:
+            raise ValueError("channels must be 3 for stacked_mnist: a digit in each")
+        if self.source == STACKED and self.draws < FEWEST_STACKS:
+            raise ValueError(
+                f"draws must be at least {FEWEST_STACKS} for stacked_mnist, or some of its 1,000 "
+                f"classes would be missing, not {self.draws}"
+            )
         if self.val_fraction + self.test_fraction >= 1:
             raise ValueError("val_fraction and test_fraction must leave images to train on")
         return self
@@ -109,8 +122,8 @@ class Features(Section):
 class Model(Section):
     """Generator and discriminator."""
 
-    name: Literal["dcgan", "mlp", "points", "pacgan"] = Field(
-        description="dcgan, mlp: of images. points, pacgan: of points (ring, grid)."
+    name: Literal["dcgan", "mlp", "veegan", "points", "pacgan"] = Field(
+        description="dcgan, mlp, veegan: of images. points, pacgan: of points (ring, grid)."
     )
     latent_dim: Count = Field(description="Numbers in a latent vector, standard normal.")
     conditional: bool = Field(description="Both networks are told the class.")

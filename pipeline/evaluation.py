@@ -19,8 +19,8 @@ NDB_BINS = 100
 # Groups that stand in for classes where there are no labels.
 UNLABELLED_GROUPS = 10
 FEWEST_REALS = 20
-# Sources of images whose classes are modes to be counted.
-STACKS = ("stacked_mnist",)
+# A source of images whose classes are modes to be counted.
+STACKED = "stacked_mnist"
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def benchmark_of(manifest: dict[str, Any]) -> Benchmark | None:
     """What the manifest of a prepared data set says of a mode benchmark; None for other data."""
     if manifest["kind"] == "points":
         return Benchmark(np.array(manifest["centres"]), manifest["sigma"])
-    return Benchmark() if manifest["source"] in STACKS else None
+    return Benchmark() if manifest["source"] == STACKED else None
 
 
 def single_threaded() -> threadpool_limits:

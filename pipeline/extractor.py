@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 WEIGHTS = "extractor.safetensors"
 CONFIG = "config.json"
 ROTATIONS = 4
+CHANNELS = 3  # of a stack
 
 
 class Extractor(nn.Module):
@@ -131,6 +132,37 @@ class Points(nn.Module):
         return points, -squares / (2 * self.sigma**2)
 
 
+class Stacked(nn.Module):
+    """Stacks of three gray images, by an extractor of single ones (of ten classes).
+
+    Features are those of the channels side by side; logits the joint log-probabilities of all
+    triples of classes (a, b, c), at 100a + 10b + c.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__()
+        self.single = Extractor(**kwargs)
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        return self.single.kwargs
+
+    @property
+    def n_features(self) -> int:
+        return CHANNELS * self.single.n_features
+
+    @property
+    def n_outputs(self) -> int:
+        return self.single.n_outputs**CHANNELS
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (N, 3d) and logits (N, K³) of stacks uint8 (N, H, W, 3)."""
+        seen = [self.single(images[..., [channel]]) for channel in range(CHANNELS)]
+        a, b, c = (logits.log_softmax(dim=1) for _, logits in seen)
+        joint = a[:, :, None, None] + b[:, None, :, None] + c[:, None, None, :]
+        return torch.cat([features for features, _ in seen], dim=1), joint.flatten(1)
+
+
 def _strided(n_in: int, n_out: int) -> list[nn.Module]:
     return [
         nn.Conv2d(n_in, n_out, 3, stride=2, padding=1, bias=False),
@@ -199,6 +231,24 @@ def train_extractor(
     extractor.eval()
     extractor.standardise(_raw_features(extractor, images, device=device))
     return extractor.requires_grad_(False)
+
+
+def train_stacked(
+    images: np.ndarray, labels: np.ndarray | None, *, n_classes: int | None, **settings: Any
+) -> Stacked:
+    """Train on stacks uint8 (N, H, W, 3) of `n_classes` = K³ triples: to tell a single image's K.
+
+    A third of each stack is enough, its first image: stacks are drawn anew from the same images.
+    The rest as for `train_extractor`.
+    """
+    assert labels is not None
+    assert n_classes is not None
+    k = round(n_classes ** (1 / CHANNELS))
+    first = np.ascontiguousarray(images[..., :1])
+    single = train_extractor(first, labels // k**2, n_classes=k, **settings)
+    stacked = Stacked(**single.kwargs)
+    stacked.single = single
+    return stacked.eval().requires_grad_(False)
 
 
 def _task_batch(
@@ -321,5 +371,9 @@ def load(folder: Path = paths.FEATURES) -> AnyExtractor:
     return extractor.eval().requires_grad_(False)
 
 
-AnyExtractor = Extractor | Points
-KINDS: dict[str, Callable[..., AnyExtractor]] = {"images": Extractor, "points": Points}
+AnyExtractor = Extractor | Points | Stacked
+KINDS: dict[str, type[AnyExtractor]] = {
+    "images": Extractor,
+    "points": Points,
+    "stacked": Stacked,
+}

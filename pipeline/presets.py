@@ -62,6 +62,9 @@ def use(name: str, path: Path = paths.PARAMS, folder: Path = paths.PRESETS) -> l
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 4096  # a long comment is no reason to break a line
+    yaml.representer.add_representer(
+        type(None), lambda own, _: own.represent_scalar("tag:yaml.org,2002:null", "null")
+    )
     before = config.read_yaml(path)
     document = yaml.load(path.read_text(encoding="utf-8"))
     _write_into(document, yaml.load(text(name, folder)))

@@ -56,7 +56,7 @@ def rows(told: dict[str, Any]) -> list[tuple[str, ...]]:
     points = "hq" in told["ours"]
     head: tuple[str, ...] = ("", f"modes of {told['ideal']['modes']}", "high quality", "reverse KL")
     lines: list[tuple[str, ...]] = [
-        (f"this pipeline, {told['label']}, {n} seed{'s' * (n > 1)}", *_ours(told["ours"]))
+        (f"this pipeline, {n} seed{'s' * (n > 1)}", *_ours(told["ours"]))
     ]
     for row in [told["ideal"], *told["published"]]:
         lines.append(

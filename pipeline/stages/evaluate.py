@@ -143,7 +143,7 @@ def _number_of_samples(config: Evaluate, data: prepared.Prepared) -> int:
 
 def _say(metrics: dict[str, float]) -> None:
     log.info(
-        "fd %.2f (reals at the same N: %.2f), label_kl %.4f, precision %.3f, recall %.3f",
+        "fd %.3g (reals at the same N: %.3g), label_kl %.4f, precision %.3f, recall %.3f",
         *(metrics[key] for key in ("fd", "fd_floor", "label_kl", "precision", "recall")),
     )
     if "reverse_kl" in metrics:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from pipeline import errors, extractor, files, logs, paths
-from pipeline.config import Features, load_params
+from pipeline.config import STACKED, Features, load_params
 from pipeline.datasets import prepared
 from pipeline.progress import bar
 from pipeline.training.devices import pick_device
@@ -36,16 +36,19 @@ def main() -> None:
         for split in ("train", "val", "test"):
             features, logits = extractor.extract(model, data.split(split).images, device=device)
             np.save(folder / f"{split}.npy", features)
-            np.save(folder / f"{split}_logits.npy", logits)
+            if split != "train":  # nobody asks for them, and of stacks they are half a gigabyte
+                np.save(folder / f"{split}_logits.npy", logits)
 
 
 def _trained(
     data: prepared.Prepared, config: Features, device: torch.device
-) -> tuple[extractor.Extractor, dict[str, Any]]:
+) -> tuple[extractor.AnyExtractor, dict[str, Any]]:
     """An extractor trained on the train split, and what is known of it."""
     train, val = data.split("train"), data.split("val")
+    stacked = data.manifest["source"] == STACKED
+    teach = extractor.train_stacked if stacked else extractor.train_extractor
     with bar("features, images", config.epochs * len(train)) as advance:
-        model = extractor.train_extractor(
+        model = teach(
             train.images,
             train.labels,
             n_classes=data.n_classes,

@@ -8,10 +8,30 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline import errors, logs, paths
-from pipeline.config import load_params
+from pipeline.config import STACKED, Data, load_params
 from pipeline.datasets import open_source
 from pipeline.datasets.points import MIXTURES, prepare_points
 from pipeline.datasets.prepare import prepare
+from pipeline.datasets.records import Source
+from pipeline.datasets.stacked import Stacks
+
+
+def _images(data: Data) -> Source:
+    stacked = data.source == STACKED
+    source = open_source(
+        data.digits if stacked else data.source,
+        path=Path(data.path).expanduser(),
+        cache=paths.downloads(),
+    )
+    if not stacked:
+        return source
+    return Stacks(
+        source,
+        draws=data.draws,
+        val_fraction=data.val_fraction,
+        test_fraction=data.test_fraction,
+        seed=data.split_seed,
+    )
 
 
 def main() -> None:
@@ -29,9 +49,8 @@ def main() -> None:
             split_seed=data.split_seed,
         )
         return
-    source = open_source(data.source, path=Path(data.path).expanduser(), cache=paths.downloads())
     prepare(
-        source,
+        _images(data),
         out=paths.PREPARED,
         name=config.data_name,
         source_name=data.source,

@@ -99,7 +99,7 @@ def main() -> None:
             shutil.copytree(folder / "grids", out / "grids")
             record.finish(run, model=config).write(out)
         checkpoints.discard(folder)
-    log.info("best of the checkpoints: step %d, fd %.2f on val", state.best_step, state.best_score)
+    log.info("best of the checkpoints: step %d, fd %.3g on val", state.best_step, state.best_score)
     deliver_or_keep("train")
 
 

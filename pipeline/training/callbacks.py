@@ -28,7 +28,7 @@ class ShowProgress(Callback):
 
     def on_step(self, state: State, row: Row) -> None:
         if "eval_fd" in row:
-            self.note = f"fd {row['eval_fd']:.2f} on val"
+            self.note = f"fd {row['eval_fd']:.3g} on val"
             if "eval_modes" in row:
                 self.note += f", {row['eval_modes']:.0f} modes"
         self.advance(state.step - self.shown, note=self.note)

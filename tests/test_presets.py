@@ -1,0 +1,90 @@
+"""Presets: each is valid, and using one keeps what it does not set."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from pipeline import config, presets
+from pipeline.cli import gan
+from pipeline.errors import ConfigError
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "presets"
+NAMES = list(presets.names(FOLDER))
+
+
+@pytest.fixture
+def params(tmp_path: Path) -> Path:
+    return Path(shutil.copy(ROOT / "params.yaml", tmp_path))
+
+
+def test_the_default_is_the_shipped_file() -> None:
+    assert presets.overlay("default", FOLDER) == config.read_yaml(ROOT / "params.yaml")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_preset_is_described_and_valid(name: str, params: Path) -> None:
+    assert len(presets.names(FOLDER)[name]) > 20
+    presets.use(name, params, FOLDER)
+    config.load_params(params)
+
+
+@pytest.mark.parametrize(("first", "second"), list(itertools.permutations(NAMES, 2)))
+def test_a_preset_does_not_depend_on_the_one_before(first: str, second: str) -> None:
+    shipped = presets.overlay("default", FOLDER)
+    after = presets.merged(shipped, presets.overlay(second, FOLDER))
+    for name in (first, second):
+        shipped = presets.merged(shipped, presets.overlay(name, FOLDER))
+    assert shipped == after
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_using_a_preset_keeps_comments_and_other_keys(name: str, params: Path) -> None:
+    own = params.read_text().replace("experiment: gan ", "experiment: mine ")
+    params.write_text(own + "# the last word\n")
+    before = [line.partition("#")[2] for line in params.read_text().splitlines()]
+    presets.use(name, params, FOLDER)
+    assert [line.partition("#")[2] for line in params.read_text().splitlines()] == before
+    if name != "default":
+        assert config.load_params(params).tracking.experiment == "mine"
+
+
+def test_the_default_brings_the_shipped_file_back_to_the_letter(params: Path) -> None:
+    shipped = params.read_text()
+    changed = presets.use("ring", params, FOLDER)
+    assert "data.source: mnist5k -> ring" in changed
+    assert params.read_text() != shipped
+    presets.use("default", params, FOLDER)
+    assert params.read_text() == shipped
+    assert presets.use("default", params, FOLDER) == []
+
+
+def test_an_invalid_result_leaves_the_file_as_it_was(params: Path, tmp_path: Path) -> None:
+    (tmp_path / "odd.yaml").write_text("# An odd preset, of no use at all.\ntrain:\n  lr_gg: 1\n")
+    before = params.read_text()
+    with pytest.raises(ConfigError, match=r"train\.lr_gg; did you mean train\.lr_g"):
+        presets.use("odd", params, tmp_path)
+    assert params.read_text() == before
+
+
+def test_an_unknown_preset_names_the_nearest(params: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown preset 'rng'; did you mean ring"):
+        presets.use("rng", params, FOLDER)
+    with pytest.raises(ConfigError, match="in the project's folder"):
+        presets.text("ring", params.parent / "nowhere")
+
+
+def test_the_command_line_lists_shows_and_uses(params: Path, monkeypatch) -> None:
+    (params.parent / "presets").symlink_to(FOLDER)
+    monkeypatch.chdir(params.parent)
+    run = CliRunner()
+    listed = run.invoke(gan, ["preset", "list"]).output
+    assert all(name in listed for name in NAMES)
+    assert run.invoke(gan, ["preset", "show", "ring"]).output == (FOLDER / "ring.yaml").read_text()
+    assert "data.source: mnist5k -> ring" in run.invoke(gan, ["preset", "use", "ring"]).output
+    assert config.load_params().data.source == "ring"
