@@ -12,13 +12,18 @@ def inception_score(
 
     Shuffled and split as torch-fidelity does.
     """
-    logits = logits[np.random.RandomState(seed).permutation(len(logits))].astype(np.float64)
-    logits -= logits.max(axis=1, keepdims=True)
-    log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    p = np.exp(log_p)
+    order = np.random.RandomState(seed).permutation(len(logits))
     values = []
     for i in range(splits):
-        rows = slice(i * len(p) // splits, (i + 1) * len(p) // splits)
-        divergence = p[rows] * (log_p[rows] - np.log(p[rows].mean(axis=0)))
-        values.append(np.exp(divergence.sum(axis=1).mean()))
+        rows = order[i * len(order) // splits : (i + 1) * len(order) // splits]
+        shifted = logits[rows].astype(np.float64)
+        shifted -= shifted.max(axis=1, keepdims=True)
+        p = np.exp(shifted)
+        totals = p.sum(axis=1)
+        p /= totals[:, None]
+        # sum p log p, as log p = shifted - log total
+        negentropies = np.einsum("nk,nk->n", p, shifted) - np.log(totals)
+        mean = p.mean(axis=0)
+        cross = mean @ np.log(mean.clip(min=np.finfo(np.float64).tiny))
+        values.append(np.exp(negentropies.mean() - cross))
     return float(np.mean(values)), float(np.std(values))

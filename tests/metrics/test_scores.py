@@ -22,5 +22,10 @@ def test_certain_and_even_classes_score_their_number():
     assert scores.inception_score(logits)[0] == pytest.approx(5, rel=0.01)
 
 
+def test_a_class_that_no_sample_can_be_is_left_out():
+    logits = np.tile([0.0, 0, -1e4], (50, 1))
+    assert scores.inception_score(logits)[0] == pytest.approx(1)
+
+
 def test_one_class_only_scores_one():
     assert scores.inception_score(np.tile([9.0, 0, 0], (50, 1)))[0] == pytest.approx(1)
