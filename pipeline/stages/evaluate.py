@@ -73,7 +73,7 @@ def main() -> None:
                 features,
                 reference.features,
                 np.load(paths.FEATURES / "train.npy"),
-                logits if reference.labelled else None,
+                logits if reference.labelled and not data.points else None,
             ),
             evaluation.Settings(
                 neighbours=config.neighbours,
