@@ -185,8 +185,12 @@ class Train(Section):
 class Evaluate(Section):
     """The figures and their protocol."""
 
-    extractor: Literal["domain"] = Field(
-        description="domain: the extractor of the `features` stage; its distance is `fd`."
+    extractor: Literal["domain", "inception"] = Field(
+        description="domain: the extractor of the `features` stage; its distance is `fd`. "
+        "inception: torch-fidelity's Inception-v3; its distance is `fid`."
+    )
+    inception_weights: Annotated[str, Field(min_length=1)] | None = Field(
+        description="inception only: a file of its weights. null: torch-fidelity's own download."
     )
     checkpoint: Literal["best", "last"] = Field(description="best: lowest fd on val.")
     samples: Annotated[int, Field(ge=100)] = Field(description="Fakes.")

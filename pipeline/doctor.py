@@ -65,6 +65,22 @@ def _visible(folder: Path) -> bool:
     return any(not entry.name.startswith(".") for entry in folder.iterdir())
 
 
+def _extractor() -> tuple[str, str]:
+    evaluate = config.load_params().evaluate
+    if evaluate.extractor == "domain":
+        return "ok", "domain, from the features stage"
+    from pipeline import inception
+
+    given = evaluate.inception_weights
+    if given is None and not inception.place(None).exists():
+        return "warning", (
+            "evaluate will download Inception's weights, as evaluate.inception_weights is null. "
+            f"Without a network: {inception.way_out()}"
+        )
+    weights = inception.find(given)
+    return ("ok" if weights.standard else "warning"), f"{weights.extractor}, {weights.path}"
+
+
 def _git() -> tuple[str, str]:
     facts = lineage.git_facts()
     dirty = ", with uncommitted changes" if facts["git_dirty"] == "true" else ""
@@ -137,6 +153,7 @@ def _left_over() -> tuple[str, str]:
 
 CHECKS: dict[str, Callable[[], tuple[str, str]]] = {
     "data": _data,
+    "extractor": _extractor,
     "git": _git,
     "folder": _folder,
     "commands": _commands,
@@ -145,4 +162,4 @@ CHECKS: dict[str, Callable[[], tuple[str, str]]] = {
     "left over": _left_over,
 }
 SLOW = {"device", "mlflow"}
-BY_PARAMS = {"data", "device", "mlflow"}
+BY_PARAMS = {"data", "extractor", "device", "mlflow"}

@@ -91,7 +91,7 @@ class Space:
 
     Of fakes (N, d), of the reals they are held to (M, d), and of training reals, for the floor.
     `logits` (N, K) of the fakes give the Inception score; None: there is none. The Fréchet
-    distance is called `key`.
+    distance is called `key`; `distance` and `kid` compute it and the kernel distance.
     """
 
     fakes: np.ndarray
@@ -99,6 +99,8 @@ class Space:
     train: np.ndarray
     logits: np.ndarray | None = None
     key: str = "fd"
+    distance: Callable[[np.ndarray, np.ndarray], float] = frechet.distance
+    kid: Callable[[np.ndarray, np.ndarray], float] = kernel.kid
 
 
 @dataclass(frozen=True)
@@ -207,7 +209,7 @@ def evaluate(
 def _fd(features: np.ndarray, reference: Reference) -> float:
     if min(len(features), len(reference.features)) <= features.shape[1]:
         return frechet.distance(features, reference.features)
-    return frechet.of_statistics(reference.statistics, frechet.statistics(features))
+    return frechet.of_statistics(frechet.statistics(features), reference.statistics)
 
 
 def _collapse(features: np.ndarray, logits: np.ndarray, reference: Reference) -> dict[str, float]:
@@ -227,15 +229,25 @@ def _collapse(features: np.ndarray, logits: np.ndarray, reference: Reference) ->
 def _frechet(
     fakes: Fakes, reference: Reference, space: Space, settings: Settings
 ) -> dict[str, float]:
+    """The distance, its floor and its interval.
+
+    That of `fd` is for the distance of the distributions, with the bias of a finite sample taken
+    off. By convention FID keeps that bias, and with 2,048 features no bootstrap of some thousand
+    images knows it: its interval is for the figure at these numbers of images.
+    """
     rng = np.random.default_rng(settings.seed)
     n = min(len(space.fakes), len(space.train))
     chosen = rng.choice(len(space.train), n, replace=False)
+    distance = space.distance(space.fakes, space.reals)
     low, high = frechet.interval(
         space.fakes, space.reals, resamples=settings.bootstraps, seed=settings.seed
     )
+    if space.key == "fid":
+        half = (high - low) / 2
+        low, high = distance - half, distance + half
     return {
-        space.key: frechet.distance(space.reals, space.fakes),
-        f"{space.key}_floor": frechet.distance(space.reals, space.train[chosen]),
+        space.key: distance,
+        f"{space.key}_floor": space.distance(space.train[chosen], space.reals),
         f"{space.key}_ci_low": low,
         f"{space.key}_ci_high": high,
     }
@@ -245,7 +257,7 @@ def _kernel(
     fakes: Fakes, reference: Reference, space: Space, settings: Settings
 ) -> dict[str, float]:
     return {
-        "kid": kernel.kid(space.fakes, space.reals, seed=settings.seed),
+        "kid": space.kid(space.fakes, space.reals),
         "kid_se": kernel.kid_se(space.fakes, space.reals),
     }
 
@@ -302,7 +314,7 @@ def _classifier(
     """What only a classifier can say; of the data's classes, nothing without labels."""
     result: dict[str, float] = {}
     if space.logits is not None:
-        mean, deviation = scores.inception_score(space.logits, seed=settings.seed)
+        mean, deviation = scores.inception_score(space.logits)
         result |= {"is_mean": mean, "is_std": deviation}
     if reference.labelled:
         result["confidence"] = modes.confidence(fakes.logits)
@@ -350,6 +362,7 @@ def protocol(
     *,
     extractor: str,
     extractor_digest: str,
+    domain_digest: str,
     n_real: int,
     n_fake: int,
     split: str,
@@ -364,12 +377,19 @@ def protocol(
     """All that numbers must share to be compared, and the versions that computed them.
 
     Points have no `image_size`, `channels` and `resize_filter`.
+    `domain_digest` is the data set's own extractor's, which tells the classes also where the
+    distances are Inception's.
     """
     from importlib.metadata import version
+
+    libraries = ["torch", "numpy", "pillow"]
+    if extractor != "domain":
+        libraries.append("torch-fidelity")
 
     return {
         "extractor": extractor,
         "extractor_digest": extractor_digest,
+        "domain_digest": domain_digest,
         "n_real": n_real,
         "n_fake": n_fake,
         "split": split,
@@ -380,7 +400,7 @@ def protocol(
         "neighbours": neighbours,
         "bootstraps": bootstraps,
         "seed": seed,
-        "versions": {name: version(name) for name in ("torch", "numpy", "pillow")},
+        "versions": {name: version(name) for name in libraries},
     }
 
 

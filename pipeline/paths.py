@@ -41,6 +41,11 @@ def benchmarks() -> Path:
     return shared_root() / ".cache" / "benchmarks"
 
 
+def feature_cache() -> Path:
+    """Features of reals by an extractor that takes long, named by content."""
+    return shared_root() / ".cache" / "features"
+
+
 def undelivered() -> Path:
     """Runs that no tracking server has taken yet; `gan sync` delivers them."""
     return shared_root() / ".undelivered"

@@ -48,6 +48,8 @@ def test_every_key_is_documented_or_obvious(values: dict[str, Any]) -> None:
         ("data", "val_fraction", 0.9, ["val_fraction"]),
         ("data", "path", "~/images", ["data.path", "absolute"]),
         ("loss", "name", "wgan", ["model.spectral_norm", "false"]),
+        ("evaluate", "extractor", "clip", ["evaluate.extractor", "'clip'", "'inception'"]),
+        ("evaluate", "inception_weights", "", ["evaluate.inception_weights"]),
     ],
 )
 def test_a_wrong_value_names_key_value_and_what_is_allowed(

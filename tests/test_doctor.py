@@ -50,3 +50,29 @@ def test_an_empty_folder_of_ones_own_images_is_named(elsewhere: Path) -> None:
     code, found = findings("--quick")
     assert code == 1
     assert "is empty" in found["data"]["text"]
+
+
+def judged_by_inception(folder: Path, weights: str) -> None:
+    path = folder / "params.yaml"
+    text = path.read_text().replace("extractor: domain ", "extractor: inception ")
+    path.write_text(text.replace("inception_weights: null ", f"inception_weights: {weights} "))
+
+
+def test_missing_weights_are_named_before_a_training_is_spent(elsewhere: Path) -> None:
+    assert findings("--quick")[1]["extractor"]["state"] == "ok"
+    judged_by_inception(elsewhere, "none.pth")
+    code, found = findings("--quick")
+    assert code == 1
+    assert found["extractor"]["state"] == "failed"
+    assert "evaluate.inception_weights" in found["extractor"]["text"]
+
+
+def test_weights_that_are_still_to_be_downloaded_are_a_warning(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(elsewhere / "torch"))
+    judged_by_inception(elsewhere, "null")
+    found = findings("--quick")[1]["extractor"]
+    assert found["state"] == "warning"
+    assert "will download" in found["text"]
+    assert str(elsewhere / "torch") in found["text"]

@@ -8,6 +8,7 @@ import pytest
 from pipeline import evaluation
 from pipeline.errors import UserError
 from pipeline.evaluation import Fakes, Settings, Space
+from pipeline.metrics import frechet
 
 CLASSES, D = 5, 12
 
@@ -126,6 +127,49 @@ def test_monitor_and_evaluation_give_the_same_figures(reference, settings, of_re
     assert signals == {key: of_reals[key] for key in signals}
 
 
+def test_distances_are_of_the_space_and_classes_of_the_extractor(reference, settings, of_reals):
+    features, logits = draw(1000, 2)
+    wide = np.random.default_rng(5).normal(size=(2400, 30)).astype("f")
+    space = Space(wide[:1000], wide[1000:1400], wide[1400:], wide[:1000], key="fid")
+    result = evaluation.evaluate(
+        Fakes(features, logits, pictures(1000)), reference, space, settings
+    )
+    assert {"fid", "fid_floor", "fid_ci_low", "fid_ci_high"} <= set(result)
+    assert not [key for key in result if key.startswith("fd")]
+    assert result["fid"] == pytest.approx(frechet.distance(wide[:1000], wide[1000:1400]))
+    for key in ("label_kl", "modes", "ndb_jsd", "selfnn_ratio", "within_var_ratio", "confidence"):
+        assert result[key] == of_reals[key]
+    for key in ("kid", "precision", "coverage", "is_mean"):
+        assert result[key] != of_reals[key]
+
+
+def test_the_inception_score_needs_no_labels_where_the_space_has_logits(unlabelled, settings):
+    features, logits = draw(500, 2)
+    space = Space(features, unlabelled.features, features, logits)
+    fakes = Fakes(features, logits, pictures(500))
+    result = evaluation.evaluate(fakes, unlabelled, space, settings)
+    assert result["is_mean"] > 1
+    assert "confidence" not in result
+
+
+def test_the_interval_of_a_fid_covers_its_mean_at_these_numbers_of_images():
+    """Of 200 draws with fewer images than features, where no bootstrap knows the bias."""
+    rows = []
+    deviations = np.sqrt(1 / np.arange(1, 33))
+    shift = np.repeat([0.5, 0.0], [3, 29])
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        fakes = rng.normal(size=(24, 32)) * deviations * 1.1 + shift
+        reals = rng.normal(size=(20, 32)) * deviations
+        space = Space(fakes, reals, reals, key="fid")
+        result = evaluation.FAMILIES["frechet"](None, None, space, Settings(bootstraps=50))
+        rows.append([result[key] for key in ("fid", "fid_ci_low", "fid_ci_high")])
+    values, low, high = np.array(rows).T
+    mean = values.mean()
+    assert ((low <= mean) & (mean <= high)).mean() >= 0.93
+    assert (high - low).mean() / 3.92 < 1.3 * values.std()
+
+
 def test_monitor_of_fewer_fakes_than_features_is_finite(reference):
     assert np.isfinite(list(evaluation.monitor(*draw(10, 2), reference).values())).all()
 
@@ -175,8 +219,6 @@ def test_controls_pass_on_any_draw_of_reals():
 
 
 def test_control_real_vs_real_fails_where_the_distance_is_wrong(reference, monkeypatch):
-    from pipeline.metrics import frechet
-
     true = frechet.distance
     monkeypatch.setattr(frechet, "distance", lambda a, b: true(a, b) + 10)
     assert not evaluation.controls(reference)["real_vs_real"]
@@ -199,6 +241,7 @@ def test_protocol_names_what_numbers_must_share():
     arguments = {
         "extractor": "domain",
         "extractor_digest": "e",
+        "domain_digest": "e",
         "n_real": 1,
         "n_fake": 2,
         "split": "test",
@@ -214,3 +257,6 @@ def test_protocol_names_what_numbers_must_share():
     versions = result.pop("versions")
     assert result == arguments
     assert np.__version__ == versions["numpy"]
+    assert "torch-fidelity" not in versions
+    of_inception = evaluation.protocol(**{**arguments, "extractor": "inception"})
+    assert "torch-fidelity" in of_inception["versions"]

@@ -90,6 +90,11 @@ def figures(outs: Outs) -> str:
         f"the {outs.protocol['split']} split, which neither the generator nor the choice of its "
         "checkpoint has seen."
     )
+    if "custom" in outs.protocol["extractor"]:
+        note += (
+            " The weights of its Inception are not the standard ones: this fid compares with no "
+            "published one."
+        )
     head = ("Figure", "Value", "Interval", "Reals, or ideal", "What it says")
     table = markup.table(head, rows, css="figures")
     protocol = [(key, str(value)) for key, value in lineage.flatten(outs.protocol).items()]
@@ -213,7 +218,8 @@ def curves(outs: Outs) -> str:
     for key, chart in plots.CHARTS.items():
         lines, mark = {}, None
         if key == "fd":
-            lines = {"floor on test": outs.metrics["fd_floor"]}
+            if "fd_floor" in outs.metrics:  # that of a fid is in another space
+                lines = {"floor on test": outs.metrics["fd_floor"]}
             mark = _best(outs)
         svg = plots.draw(chart, outs.history, lines=lines, mark=mark)
         if svg is not None:

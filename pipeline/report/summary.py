@@ -64,10 +64,12 @@ def sentence(metrics: dict[str, float], presence: str) -> str:
             f"{metrics['n_fake']:,} samples{good}, reverse KL {number(metrics['reverse_kl'])} "
             f"(a perfect sampler: {number(metrics['reverse_kl_floor'], 2)})."
         )
-    fd, floor = metrics["fd"], metrics["fd_floor"]
+    key = "fid" if "fid" in metrics else "fd"
+    value, floor = metrics[key], metrics[f"{key}_floor"]
     return (
-        f"fd {number(fd)} on {metrics['n_real']:,} test images, {number(fd / floor, 2)} times the "
-        f"floor of {number(floor, 2)} that real images reach; {presence}."
+        f"{key} {number(value)} on {metrics['n_real']:,} test images, "
+        f"{number(value / floor, 2)} times the floor of {number(floor, 2)} that real images reach; "
+        f"{presence}."
     )
 
 
@@ -152,6 +154,9 @@ MEANINGS = [
             ideal="0.989"),
     Meaning("reverse_kl", "KL of the modes' histogram against the uniform one, over the samples "
             "that count (of points those of high quality).", reals="reverse_kl_floor"),
+    Meaning("fid", "Fréchet Inception distance; lower is better, and lower with more images. "
+            "Interval: 95%, at these numbers of images.",
+            low="fid_ci_low", high="fid_ci_high", reals="fid_floor"),
     Meaning("kid", "Kernel distance; unbiased, so reals come to 0. Interval: one standard error.",
             spread="kid_se", ideal="0"),
     Meaning("precision", "Share of samples that lie among the reals: quality.", ideal="→ 1"),
@@ -173,7 +178,8 @@ MEANINGS = [
             reals="confidence_real"),
     Meaning("label_accuracy", "Share of samples told to be of the class that was asked for.",
             ideal="→ 1"),
-    Meaning("is_mean", "Inception score, at most the number of classes: information only.",
+    Meaning("is_mean", "Inception score, at most the number of the extractor's classes: "
+            "information only.",
             spread="is_std"),
     Meaning("controls", "The metrics see what is planted and nothing where nothing is."),
 ]  # fmt: skip

@@ -7,8 +7,9 @@ import math
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from pipeline import errors, evaluation, extractor, files, lineage, logs, paths
+from pipeline import errors, evaluation, extractor, files, inception, lineage, logs, paths
 from pipeline.config import Evaluate, check, read_yaml
 from pipeline.datasets import prepared
 from pipeline.errors import UserError
@@ -37,16 +38,20 @@ def main() -> None:
     judge, judge_config = extractor.load(), extractor.load_config()
     n = _number_of_samples(config, data)
     labels = class_labels(counts, n, config.seed) if trained["n_classes"] else None
+    inputs = lineage.stage_inputs("evaluate", values)
+    weights = _inception_weights(config, data)
+    if weights:  # what is in the file decides the figures, not where it is
+        inputs["params"]["evaluate.inception_weights"] = weights.sha256
     run = record.start(
         "evaluate",
-        lineage.stage_key(lineage.stage_inputs("evaluate", values), trained["train_key"]),
+        lineage.stage_key(inputs, trained["train_key"]),
         experiment=params.tracking.experiment,
         params={"evaluate": values["evaluate"]},
         dataset={"name": data.name, "digest": data.digest, "source": params.data.source},
         train_key=trained["train_key"],
     )
 
-    with bar("evaluate, steps", 2 + len(evaluation.FAMILIES)) as advance:
+    with bar("samples, steps", 2) as advance:
         images = sample_images(
             generator,
             n=n,
@@ -60,21 +65,23 @@ def main() -> None:
             judge, images, batch_size=config.batch_size, device=device
         )
         advance(note="features")
-        reference = evaluation.build_reference(
-            np.load(paths.FEATURES / "test.npy"),
-            np.load(paths.FEATURES / "test_logits.npy"),
-            counts,
-            evaluation.benchmark_of(data.manifest),
-        )
+    reference = evaluation.build_reference(
+        np.load(paths.FEATURES / "test.npy"),
+        np.load(paths.FEATURES / "test_logits.npy"),
+        counts,
+        evaluation.benchmark_of(data.manifest),
+    )
+    if weights:
+        space = _inception_space(weights, data, images, device)
+    else:
+        train_features = np.load(paths.FEATURES / "train.npy")
+        scored = logits if reference.labelled and not data.points else None
+        space = evaluation.Space(features, reference.features, train_features, scored)
+    with bar("evaluate, steps", len(evaluation.FAMILIES)) as advance:
         metrics = evaluation.evaluate(
             evaluation.Fakes(features, logits, images, labels),
             reference,
-            evaluation.Space(
-                features,
-                reference.features,
-                np.load(paths.FEATURES / "train.npy"),
-                logits if reference.labelled and not data.points else None,
-            ),
+            space,
             evaluation.Settings(
                 neighbours=config.neighbours,
                 bootstraps=config.bootstraps,
@@ -89,8 +96,9 @@ def main() -> None:
             f"{paths.TRAIN_REPORT} and train again (lower rates, another loss)"
         )
     protocol = evaluation.protocol(
-        extractor=config.extractor,
-        extractor_digest=judge_config["digest"],
+        extractor=weights.extractor if weights else config.extractor,
+        extractor_digest=weights.sha256 if weights else judge_config["digest"],
+        domain_digest=judge_config["digest"],
         n_real=len(reference.features),
         n_fake=len(images),
         split="test",
@@ -105,6 +113,8 @@ def main() -> None:
     with files.atomic_folder(paths.EVALUATION) as folder:
         np.save(folder / "features.npy", features)
         np.save(folder / "logits.npy", logits)
+        if weights:
+            np.save(folder / "inception.npy", space.fakes)
         if labels is not None:
             np.save(folder / "labels.npy", labels)
     with files.atomic_folder(paths.EVALUATION_REPORT) as folder:
@@ -112,7 +122,7 @@ def main() -> None:
         files.write_json(folder / "protocol.json", protocol)
         record.finish(run, metrics=metrics).write(folder)
     files.write_json(paths.METRICS, metrics)
-    _say(metrics)
+    _say(metrics, space.key)
     deliver_or_keep("evaluate")
 
 
@@ -141,10 +151,50 @@ def _number_of_samples(config: Evaluate, data: prepared.Prepared) -> int:
     return n
 
 
-def _say(metrics: dict[str, float]) -> None:
+def _inception_weights(config: Evaluate, data: prepared.Prepared) -> inception.Weights | None:
+    """Found before anything is sampled; None where the data set's own extractor judges."""
+    if config.extractor != "inception":
+        return None
+    if data.manifest["kind"] != "image":
+        raise UserError(
+            f"evaluate.extractor: inception sees images, and {data.name} has none: set it to domain"
+        )
+    return inception.find(config.inception_weights)
+
+
+def _inception_space(
+    weights: inception.Weights, data: prepared.Prepared, images: np.ndarray, device: torch.device
+) -> evaluation.Space:
+    """Inception's features of the samples, of the test split, and of as many training images."""
+    network = inception.load(weights)
+    reals = {}
+    for name, n in (("test", None), ("train", len(images))):
+        reals[name] = inception.real_features(
+            network,
+            weights,
+            data.split(name).images[:n],
+            data.manifest["splits"][name]["sha256"],
+            device=device,
+            title=f"inception, {name} images",
+        )
+    features, logits = inception.extract(network, images, device=device, title="inception, samples")
+    return evaluation.Space(
+        features,
+        reals["test"],
+        reals["train"],
+        logits,
+        key="fid",
+        distance=inception.fid,
+        kid=inception.kid,
+    )
+
+
+def _say(metrics: dict[str, float], distance: str) -> None:
+    told = (distance, f"{distance}_floor", "label_kl", "precision", "recall")
     log.info(
-        "fd %.3g (reals at the same N: %.3g), label_kl %.4f, precision %.3f, recall %.3f",
-        *(metrics[key] for key in ("fd", "fd_floor", "label_kl", "precision", "recall")),
+        "%s %.3g (reals at the same N: %.3g), label_kl %.4f, precision %.3f, recall %.3f",
+        distance,
+        *(metrics[key] for key in told),
     )
     if "reverse_kl" in metrics:
         log.info(

@@ -18,11 +18,11 @@ VIEW_ID = "gan"  # part of the view's address
 VIEW = f"mlflow.sharedViewState.{VIEW_ID}"
 
 COLUMNS = {
-    "metrics": ("fd", "fd_floor", "label_kl", "precision", "recall"),
+    "metrics": ("fd", "fd_floor", "fid", "fid_floor", "label_kl", "precision", "recall"),
     "params": ("model.name", "loss.name", "train.steps", "train.lr_g", "train.lr_d", "seed"),
 }
 TRAINING, EVALUATION = "Training", "Evaluation"
-FIGURES = ("fd", "label_kl", "precision", "recall", "density", "coverage")
+FIGURES = ("fd", "fid", "label_kl", "precision", "recall", "density", "coverage")
 
 ABOUT = {  # the params that a run's note names
     "train": ("model.name", "loss.name", "train.steps"),

@@ -39,8 +39,12 @@ def write(
     evaluations: int = 3,
     missing_class: int | None = None,
     metrics: dict[str, float] | None = None,
+    inception: str | None = None,
 ) -> None:
-    """Write them below `root`. `class_names` None: unlabelled data."""
+    """Write them below `root`. `class_names` None: unlabelled data.
+
+    `inception` is what the protocol calls the extractor where the figures are a fid's.
+    """
     rng = np.random.default_rng(0)
     n_classes = len(class_names or [])
     labels = (
@@ -52,7 +56,10 @@ def write(
         np.save(root / paths.FEATURES / f"{split}.npy", rng.normal(size=(n, DIM)).astype("f"))
     given = n_classes if conditional else 0
     _generator(root, image_size, channels, given)
-    _evaluation(root, rng, n_classes, given, missing_class, {**GOOD, **(metrics or {})})
+    figures = {**GOOD, **(metrics or {})}
+    if inception:
+        figures = as_fid(figures)
+    _evaluation(root, rng, n_classes, given, missing_class, figures, inception or "domain")
     _training(root, rng, image_size, channels, evaluations)
 
 
@@ -97,7 +104,12 @@ def _generator(root, size, channels, n_classes) -> None:
     files.write_json(folder / "config.json", config)
 
 
-def _evaluation(root, rng, n_classes, given, missing_class, metrics) -> None:
+def as_fid(metrics: dict[str, float]) -> dict[str, float]:
+    """The same figures as if Inception had seen the images."""
+    return {f"fid{key[2:]}" if key.startswith("fd") else key: x for key, x in metrics.items()}
+
+
+def _evaluation(root, rng, n_classes, given, missing_class, metrics, extractor) -> None:
     n = int(metrics["n_fake"])
     folder = root / paths.EVALUATION
     folder.mkdir(parents=True)
@@ -120,7 +132,13 @@ def _evaluation(root, rng, n_classes, given, missing_class, metrics) -> None:
         started=STARTED, ended=STARTED + 1000, status="FINISHED", train_key=TRAIN_KEY,
         dataset={"name": "dots", "digest": "d" * 64, "source": "folder"},
     )  # fmt: skip
-    protocol = {"n_real": 1000, "n_fake": n, "split": "test", "versions": {"torch": "2"}}
+    protocol = {
+        "extractor": extractor,
+        "n_real": 1000,
+        "n_fake": n,
+        "split": "test",
+        "versions": {"torch": "2"},
+    }
     (root / paths.EVALUATION_REPORT).mkdir(parents=True, exist_ok=True)
     files.write_json(root / paths.EVALUATION_REPORT / "protocol.json", protocol)
     record.write(root / paths.EVALUATION_REPORT)

@@ -23,6 +23,7 @@ CASES = {
     "large colour images": {"image_size": 140, "channels": 3, "evaluations": 1},
     "never evaluated in training": {"class_names": ["cat", "dog"], "evaluations": 0},
     "one evaluation": {"evaluations": 1},
+    "judged by Inception": {"inception": "inception"},
 }
 
 
@@ -82,6 +83,15 @@ def test_the_first_sentence_says_what_came_out(tmp_path: Path):
     )
     body = build(tmp_path).partition("</h1>")[2]
     assert body.strip().startswith(f'<p class="lead">{told}</p>')
+
+
+def test_a_fid_by_other_weights_is_not_passed_off_as_the_standard_one(tmp_path: Path):
+    for extractor in ("inception", "inception (custom weights)"):
+        small_outs.write(tmp_path / extractor, inception=extractor)
+        html = build(tmp_path / extractor)
+        assert "fid 3.12 on 1,000 test images" in html
+        assert ("not the standard ones" in html) == ("custom" in extractor)
+        assert "floor on test" not in html
 
 
 def test_planted_alarms_show(tmp_path: Path):

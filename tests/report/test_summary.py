@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.report import summary
 
-from .small_outs import GOOD
+from .small_outs import GOOD, as_fid
 
 
 def test_the_sentence_names_distance_test_images_floor_and_classes():
@@ -14,6 +14,12 @@ def test_the_sentence_names_distance_test_images_floor_and_classes():
         "fd 3.12 on 1,000 test images, 2.4 times the floor of 1.3 that real images reach; "
         "all 10 classes are present."
     )
+
+
+def test_a_fid_is_told_as_an_fd_is():
+    assert summary.sentence(as_fid(GOOD), "").startswith("fid 3.12 on 1,000 test images, 2.4 times")
+    row = summary.figures(as_fid(GOOD))[0]
+    assert (row.key, row.interval, row.reals) == ("fid", "2.8 to 3.3", "1.3")
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_the_view_names_only_curves_and_figures_that_runs_have(workspace: Path) 
     pictures = [card for card in state["compareRunCharts"] if card["type"] == "IMAGE"]
     assert [card["imageKeys"] for card in pictures] == [[deliver.SAMPLES], [deliver.REALS]]
     assert not any(card["showRunParams"] for card in pictures)
-    assert "metrics.`fd`" in state["selectedColumns"]
+    assert {"metrics.`fd`", "metrics.`fid`"} <= set(state["selectedColumns"])
 
 
 def test_an_experiment_that_was_there_gets_the_view_and_keeps_its_note() -> None:
