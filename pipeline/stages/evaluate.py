@@ -13,6 +13,7 @@ from pipeline import errors, evaluation, extractor, files, inception, lineage, l
 from pipeline.config import Evaluate, check, read_yaml
 from pipeline.datasets import prepared
 from pipeline.errors import UserError
+from pipeline.evaluated import Samples
 from pipeline.grids import one_class_a_row, save_grid, save_png
 from pipeline.networks.build import load_generator
 from pipeline.progress import bar
@@ -111,12 +112,17 @@ def main() -> None:
         seed=config.seed,
     )
     with files.atomic_folder(paths.EVALUATION) as folder:
-        np.save(folder / "features.npy", features)
-        np.save(folder / "logits.npy", logits)
-        if weights:
-            np.save(folder / "inception.npy", space.fakes)
-        if labels is not None:
-            np.save(folder / "labels.npy", labels)
+        Samples(
+            features=features,
+            logits=logits,
+            real_features=reference.features,
+            real_logits=reference.logits,
+            space=space.fakes,
+            space_real=space.reals,
+            labels=labels,
+            data=data.manifest,
+            eval_key=run.key,
+        ).write(folder)
     with files.atomic_folder(paths.EVALUATION_REPORT) as folder:
         _draw(folder / "samples.png", images, labels, data)
         files.write_json(folder / "protocol.json", protocol)

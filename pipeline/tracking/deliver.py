@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline import files, paths
 from pipeline.errors import UserError
+from pipeline.evaluated import ABOUT
 from pipeline.tracking import runs, store
 from pipeline.tracking.record import DIFF, PARAMS, RECORD, RunRecord
 
@@ -31,6 +32,9 @@ PROTOCOL = "protocol.json"
 REPORT_TAG = "report_sha256"
 SAMPLES = "samples"
 REALS = "reals"
+KEPT = "evaluation"  # the artifact folder of what an evaluation keeps of its samples
+KEPT_BYTES = 64 * 2**20  # a run that holds more would fill the store
+NOT_KEPT = "samples_not_kept"  # the tag that says why a run has no such folder
 
 
 class Delivery(NamedTuple):
@@ -109,6 +113,7 @@ def deliver_evaluation(client: MlflowClient, experiment_id: str, folder: Path) -
             runs.log_image(client, run_id, samples, key=SAMPLES, step=0, timestamp=ended)
         _log_files(client, run_id, source, record)
         client.log_artifact(run_id, source / PROTOCOL)
+        _log_kept(client, run_id, folder / paths.EVALUATION, record)
         _complete(client, run_id, record)
     return Delivery(run_id, True)
 
@@ -182,6 +187,9 @@ def keep_back(stage: str, root: Path = Path()) -> Path:
     with files.atomic_folder(paths.undelivered() / record.key) as kept:
         for source in folders:
             shutil.copytree(source, kept / source.relative_to(root))
+        samples = root / paths.EVALUATION
+        if record.kind == "evaluate" and not _why_not_kept(samples, record):
+            shutil.copytree(samples, kept / paths.EVALUATION)
         if stage == "report":
             shutil.copy2(root / paths.REPORT, kept / paths.REPORT)
     return paths.undelivered() / record.key
@@ -282,6 +290,33 @@ def _log_files(client: MlflowClient, run_id: str, source: Path, record: RunRecor
     if record.diff:
         # MLflow's UI shows no file that ends in .diff.
         client.log_text(run_id, record.diff, f"code/{DIFF}.txt")
+
+
+def _log_kept(client: MlflowClient, run_id: str, kept: Path, record: RunRecord) -> None:
+    """What `gan compare` needs of the samples, or why it is not there."""
+    reason = _why_not_kept(kept, record)
+    if reason:
+        client.set_tag(run_id, NOT_KEPT, reason)
+    else:
+        client.log_artifacts(run_id, str(kept), KEPT)
+
+
+def _why_not_kept(kept: Path, record: RunRecord) -> str:
+    if not is_of(kept, record.key):
+        return "the features of its samples were not there when it was delivered"
+    size = sum(file.stat().st_size for file in kept.iterdir())
+    if size > KEPT_BYTES:
+        return (
+            f"the features of its samples are {size / 2**20:.0f} MB, and a run keeps at most "
+            f"{KEPT_BYTES / 2**20:.0f} MB"
+        )
+    return ""
+
+
+def is_of(kept: Path, eval_key: str) -> bool:
+    """Does the folder hold the samples of this evaluation?"""
+    about = kept / ABOUT
+    return about.exists() and files.read_json(about)["eval_key"] == eval_key
 
 
 def _complete(client: MlflowClient, run_id: str, record: RunRecord) -> None:

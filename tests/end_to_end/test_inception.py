@@ -51,7 +51,7 @@ def test_a_fid_goes_from_the_weights_to_report_and_store(
     protocol = json.loads((workspace.root / "reports/evaluation/protocol.json").read_text())
     assert protocol["extractor"] == "inception (custom weights)"
     assert protocol["extractor_digest"] == file_hash(weights) != protocol["domain_digest"]
-    samples = np.load(workspace.root / "models/evaluation/inception.npy")
+    samples = np.load(workspace.root / "models/evaluation/space.npy")
     assert samples.shape == (metrics["n_fake"], 2048)
     assert "not the standard ones" in (workspace.root / "reports/index.html").read_text()
     newest = workspace.runs()[-1]

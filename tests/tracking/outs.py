@@ -6,9 +6,11 @@ import csv
 import math
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from pipeline import files, paths
+from pipeline.evaluated import Samples
 from pipeline.tracking.record import RunRecord
 
 STARTED = 1_700_000_000_000
@@ -86,7 +88,31 @@ def write_evaluation(root: Path, training: RunRecord, key: str = "e" * 64, **cha
     files.write_json(folder / "protocol.json", {"extractor": "domain", "n": {"real": 1000}})
     Image.new("L", (280, 280), 9).save(folder / "samples.png")
     record.write(folder)
+    write_samples(root, key)
     return record
+
+
+def write_samples(root: Path, key: str, n: int = 60, d: int = 4, quality: float = 1.0) -> Samples:
+    """Samples whose classes lie as far apart as the reals' where `quality` is 1, else nearer."""
+    rng = np.random.default_rng(0)
+    classes = np.arange(n) % 2
+    reals = rng.normal(size=(n, d)).astype(np.float32) + 4 * classes[:, None].astype(np.float32)
+    fakes = rng.normal(size=(n, d)).astype(np.float32) + 4 * quality * classes[:, None]
+    fakes = fakes.astype(np.float32)
+    samples = Samples(
+        features=fakes,
+        logits=fakes[:, :1] * np.float32([-1, 1]) + np.float32([2, -2]),
+        real_features=reals,
+        real_logits=reals[:, :1] * np.float32([-1, 1]) + np.float32([2, -2]),
+        space=fakes,
+        space_real=reals,
+        labels=None,
+        data={"splits": {"train": {"class_counts": [n // 2, n // 2]}}},
+        eval_key=key,
+    )
+    with files.atomic_folder(root / paths.EVALUATION) as folder:
+        samples.write(folder)
+    return samples
 
 
 def write_report(root: Path, eval_key: str, text: str = "hello") -> None:
