@@ -73,6 +73,41 @@ def sync(as_json: bool) -> None:
 
 
 @gan.command()
+@click.argument("first", metavar="A")
+@click.argument("others", metavar="B...", nargs=-1, required=True)
+@click.option("--json", "as_json", is_flag=True, help="Figures, intervals and verdicts as JSON.")
+def compare(first: str, others: tuple[str, ...], as_json: bool) -> None:
+    """Put the figures of evaluations side by side, and say what their differences mean.
+
+    A is what the others are compared with. Each is a run (by name, id or the first digits of its
+    train_key or eval_key), a DVC experiment, a model version (models:/name/version or
+    models:/name@alias), a metrics file, a folder that holds an evaluation (. is the workspace), or
+    a git revision. What names a training stands for its newest evaluation.
+
+    Evaluations of different protocols are refused.
+    """
+    from dataclasses import asdict
+
+    from pipeline import compare as comparing
+    from pipeline.config import load_params
+    from pipeline.tracking.evaluations import resolve
+
+    names = [first, *others]
+    evaluated = resolve(names, load_params().tracking.experiment)
+    letters = [comparing.letter(i) for i in range(len(names))]
+    comparisons = [
+        comparing.compare(evaluated[0], one, letters=(letters[0], letter))
+        for letter, one in zip(letters[1:], evaluated[1:], strict=True)
+    ]
+    if as_json:
+        runs = {letter: one.name for letter, one in zip(letters, evaluated, strict=True)}
+        both = {"runs": runs, "comparisons": [asdict(x) for x in comparisons]}
+        click.echo(json.dumps(both, indent=2))
+    else:
+        comparing.show(list(zip(letters, names, evaluated, strict=True)), comparisons)
+
+
+@gan.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
 def ui(host: str, port: int) -> None:

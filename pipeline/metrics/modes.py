@@ -35,8 +35,13 @@ def modes(labels: np.ndarray) -> int:
 
 def confidence(logits: np.ndarray) -> float:
     """Mean probability of the most likely class, 1/K to 1."""
+    return float(certainty(logits).mean())
+
+
+def certainty(logits: np.ndarray) -> np.ndarray:
+    """Probability (N,) of the most likely class by logits (N, K)."""
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    return float((1 / np.exp(shifted).sum(axis=1)).mean())
+    return 1 / np.exp(shifted).sum(axis=1)
 
 
 def within_variances(features: np.ndarray, labels: np.ndarray, n_classes: int) -> np.ndarray:

@@ -70,6 +70,16 @@ def test_a_second_repro_does_nothing(workspace: Workspace) -> None:
     assert len(workspace.runs()) == 2
 
 
+def test_a_commit_compares_with_the_run_that_it_holds(reproduced: Workspace) -> None:
+    training = reproduced.runs()[0]["name"]
+    output = reproduced.run("python", "-m", "pipeline.cli", "compare", "HEAD", training)
+    assert "neither of A and B is shown to be better" in output
+    assert "unpaired" not in output
+    assert all(
+        line.rstrip().endswith("the same") for line in output.splitlines() if line[:2] == "fd"
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "expected"),

@@ -107,7 +107,11 @@ def write_samples(root: Path, key: str, n: int = 60, d: int = 4, quality: float 
         space=fakes,
         space_real=reals,
         labels=None,
-        data={"splits": {"train": {"class_counts": [n // 2, n // 2]}}},
+        data={
+            "kind": "image",
+            "source": "mnist5k",
+            "splits": {"train": {"class_counts": [n // 2, n // 2]}},
+        },
         eval_key=key,
     )
     with files.atomic_folder(root / paths.EVALUATION) as folder:

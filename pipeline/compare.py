@@ -1,0 +1,511 @@
+"""Two evaluations side by side: which one is better, by how much, and how sure that is.
+
+Evaluations of different protocols are refused. A new figure needs a line in `BETTER` to be judged,
+and a family in `PAIRED` for an interval of its own.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from pipeline import evaluation, lineage
+from pipeline.errors import UserError
+from pipeline.evaluated import Evaluated, Samples
+from pipeline.metrics import bins, frechet, mixture, modes, neighbours, paired
+from pipeline.metrics.frechet import Difference
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+RESAMPLES = 200
+SEED = 0
+CAUTION = (
+    "intervals are of 95%: one in twenty figures that do not differ is shown to. They are about "
+    "these samplers; what their recipes do shows only over several seeds"
+)
+# Figures that say something of another one, or of the protocol.
+HELPERS = ("_ci_low", "_ci_high", "_se", "_std", "_floor", "_real")
+NO_FIGURES = ("n_", "control", "worst_class")
+
+Direction = Literal["lower", "higher", "one"]
+How = Literal["paired", "unpaired", ""]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of both. `difference` is B's less A's, with its 95% interval where there is one.
+
+    Of `fd` the difference is free of the bias that both figures have, so it need not be exactly the
+    one between them; where it is unpaired, it is that of the intervals' middles.
+    """
+
+    key: str
+    a: float
+    b: float
+    difference: float
+    low: float | None
+    high: float | None
+    how: How
+    floor: float | None
+    meaning: str
+    better: str = ""  # A or B where that is shown
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`a` and `b` are the letters under which the two are shown."""
+
+    a: str
+    b: str
+    figures: list[Figure]
+    paired: bool
+    notes: list[str] = field(default_factory=list)
+
+    def verdict(self) -> str:
+        """One sentence on all figures."""
+        by = {
+            side: [figure.key for figure in self.figures if figure.better == side]
+            for side in (self.a, self.b)
+        }
+        parts = [f"{side} is better by {', '.join(keys)}" for side, keys in by.items() if keys]
+        return "; ".join(parts) or f"neither of {self.a} and {self.b} is shown to be better"
+
+
+def compare(a: Evaluated, b: Evaluated, *, letters: tuple[str, str] = ("A", "B")) -> Comparison:
+    """The figures that both have. Raises UserError where their protocols differ.
+
+    Differences are paired where both have their samples: a second or so for 3,500 samples.
+    """
+    differing = differences(a.protocol, b.protocol)
+    if differing:
+        lines = [
+            f"  {name}: {_shown(x)} ({letters[0]}), {_shown(y)} ({letters[1]})"
+            for name, x, y in differing
+        ]
+        raise UserError(
+            f"{letters[0]} ({a.name}) and {letters[1]} ({b.name}) were measured under different "
+            "protocols, so their figures cannot be compared:\n"
+            + "\n".join(lines)
+            + "\nSet both alike in params.yaml and run dvc repro evaluate for each."
+        )
+    reason = _why_unpaired(a, b)
+    certain: dict[str, Difference] = {}
+    if not reason:
+        assert a.samples is not None
+        assert b.samples is not None
+        certain = paired_differences(a, b, a.samples, b.samples)
+    figures = [
+        _figure(key, a.metrics, b.metrics, certain.get(key), letters)
+        for key in a.metrics
+        if key in b.metrics and _is_figure(key)
+    ]
+    return Comparison(*letters, figures, not reason, _notes(a, b, letters, reason))
+
+
+def differences(a: dict[str, Any], b: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Fields in which two protocols differ, with both values (None: absent); versions are none."""
+    old, new = (
+        lineage.flatten({key: value for key, value in protocol.items() if key != "versions"})
+        for protocol in (a, b)
+    )
+    names = [*old, *(name for name in new if name not in old)]
+    return [(x, old.get(x), new.get(x)) for x in names if old.get(x) != new.get(x)]
+
+
+def paired_differences(
+    a: Evaluated, b: Evaluated, of_a: Samples, of_b: Samples
+) -> dict[str, Difference]:
+    """B's figures less A's, from the features of their samples."""
+    with evaluation.single_threaded():
+        reference = evaluation.build_reference(
+            of_a.real_features,
+            of_a.real_logits,
+            of_a.data["splits"]["train"]["class_counts"],
+            evaluation.benchmark_of(of_a.data),
+        )
+        pair = _Pair(a, b, of_a, of_b, reference)
+        result: dict[str, Difference] = {}
+        for family in PAIRED:
+            result |= family(pair)
+    return result
+
+
+def letter(i: int) -> str:
+    """What the i-th of several evaluations is called: A to Z, then 27, 28, ..."""
+    return chr(ord("A") + i) if i < 26 else str(i + 1)
+
+
+def table(comparison: Comparison) -> Table:
+    """The figures for people to read."""
+    from rich.table import Table
+
+    a, b = comparison.a, comparison.b
+    result = Table(box=None, pad_edge=False)
+    result.add_column("figure")
+    floors = any(figure.floor is not None for figure in comparison.figures)
+    for name in (a, b, f"{b} - {a}", *(["floor"] if floors else [])):
+        result.add_column(name, justify="right", no_wrap=True)
+    result.add_column("what it means" if comparison.paired else "what it means (unpaired)")
+    for figure in comparison.figures:
+        cells = [_number(figure.a), _number(figure.b), _number(figure.difference)]
+        if floors:
+            cells.append("" if figure.floor is None else _number(figure.floor))
+        unpaired = " (unpaired)" if comparison.paired and figure.how == "unpaired" else ""
+        style = "bold" if figure.better else None
+        result.add_row(figure.key, *cells, figure.meaning + unpaired, style=style)
+    return result
+
+
+def show(legend: list[tuple[str, str, Evaluated]], comparisons: list[Comparison]) -> None:
+    """Print all of it. `legend`: letter, what the user called it, and what that stands for."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    for name, given, one in legend:
+        also = "" if given == one.name else f" ({escape(given)})"
+        console.print(f"[bold]{name}[/bold]  {escape(one.name)}{also}")
+    for comparison in comparisons:
+        console.print()
+        console.print(table(comparison))
+        console.print(f"\n{escape(comparison.verdict())}.")
+        for note in comparison.notes:
+            console.print(f"- {escape(note)}")
+    console.print(f"- {CAUTION}")
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """What a family of paired differences is made of."""
+
+    a: Evaluated
+    b: Evaluated
+    of_a: Samples
+    of_b: Samples
+    reference: evaluation.Reference
+
+    def around(self, keys: list[str], sds: np.ndarray) -> dict[str, Difference]:
+        """The differences of the figures as they are, and their deviations as an interval."""
+        result = {}
+        for key, sd in zip(keys, sds.tolist(), strict=True):
+            if key in self.a.metrics and key in self.b.metrics:
+                delta = self.b.metrics[key] - self.a.metrics[key]
+                result[key] = Difference(delta, sd, delta - 1.96 * sd, delta + 1.96 * sd)
+        return result
+
+    def groups(self, samples: Samples) -> np.ndarray:
+        return self.reference.groups_of(samples.features, samples.logits)
+
+
+def _frechet(pair: _Pair) -> dict[str, Difference]:
+    key = "fid" if "fid" in pair.a.metrics else "fd"
+    difference = frechet.paired_difference(
+        pair.of_b.space, pair.of_a.space, pair.of_a.space_real, resamples=RESAMPLES, seed=SEED
+    )
+    return {key: difference}
+
+
+def _kernel(pair: _Pair) -> dict[str, Difference]:
+    return {"kid": paired.kid(pair.of_b.space, pair.of_a.space, pair.of_a.space_real)}
+
+
+def _neighbours(pair: _Pair) -> dict[str, Difference]:
+    real, k = pair.of_a.space_real, int(pair.a.protocol["neighbours"])
+    n = min(len(pair.of_a.space), len(real))
+    keys = ["precision", "recall", "density", "coverage"]
+
+    def figures(fake: np.ndarray, reals: np.ndarray) -> np.ndarray:
+        values = neighbours.precision_recall(reals, fake, k=k)
+        return np.array([values[key] for key in keys])
+
+    def difference(rows: np.ndarray, real_rows: np.ndarray) -> np.ndarray:
+        reals = real[real_rows]
+        return figures(pair.of_b.space[rows], reals) - figures(pair.of_a.space[rows], reals)
+
+    if paired.subsample_size(n) <= k:
+        return {}
+    return pair.around(keys, paired.subsample_sd(difference, n, seed=SEED))
+
+
+def _nearest(pair: _Pair) -> dict[str, Difference]:
+    real = pair.of_a.real_features
+    n = min(len(pair.of_a.features), len(real))
+
+    def difference(rows: np.ndarray, real_rows: np.ndarray) -> np.ndarray:
+        b, a = (
+            neighbours.selfnn_ratio(samples.features[rows], real[real_rows])
+            for samples in (pair.of_b, pair.of_a)
+        )
+        return np.array([b - a])
+
+    if paired.subsample_size(n) < 2:
+        return {}
+    return pair.around(["selfnn_ratio"], paired.subsample_sd(difference, n, seed=SEED))
+
+
+def _histograms(pair: _Pair) -> dict[str, Difference]:
+    reference = pair.reference
+    of_a, of_b = (
+        (pair.groups(samples), bins.assign(samples.features, reference.ndb_centres))
+        for samples in (pair.of_a, pair.of_b)
+    )
+
+    def figures(sides: tuple[np.ndarray, np.ndarray], counts: np.ndarray) -> np.ndarray:
+        groups, places = (side.repeat(counts) for side in sides)
+        ndb = modes.frequencies(places, len(reference.ndb_centres))
+        return np.array(
+            [
+                modes.label_kl(groups, reference.frequencies),
+                modes.jensen_shannon(ndb, reference.ndb_frequencies),
+            ]
+        )
+
+    sds = paired.bootstrap_sd(
+        lambda counts: figures(of_b, counts) - figures(of_a, counts),
+        len(of_a[0]),
+        resamples=RESAMPLES,
+        seed=SEED,
+    )
+    return pair.around(["label_kl", "ndb_jsd"], sds)
+
+
+def _benchmark(pair: _Pair) -> dict[str, Difference]:
+    """Figures of mode benchmarks; not the number of modes, of which a resample has fewer."""
+    benchmark, n_modes = pair.reference.benchmark, len(pair.reference.frequencies)
+    if benchmark is None:
+        return {}
+    of_a, of_b = (benchmark.found(x.features, x.logits) for x in (pair.of_a, pair.of_b))
+
+    def figures(side: tuple[np.ndarray, np.ndarray], counts: np.ndarray) -> np.ndarray:
+        groups, counted = (values.repeat(counts) for values in side)
+        return np.array([mixture.reverse_kl(groups[counted], n_modes), counted.mean()])
+
+    sds = paired.bootstrap_sd(
+        lambda counts: figures(of_b, counts) - figures(of_a, counts),
+        len(of_a[0]),
+        resamples=RESAMPLES,
+        seed=SEED,
+    )
+    return pair.around(["reverse_kl", "hq"], sds)
+
+
+def _variances(pair: _Pair) -> dict[str, Difference]:
+    n_groups = len(pair.reference.frequencies)
+
+    def squares(samples: Samples) -> tuple[np.ndarray, np.ndarray]:
+        """Groups (N,) and squared distances (N,) to the group's mean, of groups large enough."""
+        groups = pair.groups(samples)
+        result = np.full(len(groups), np.nan)
+        for group in np.flatnonzero(np.bincount(groups) >= modes.FEWEST):
+            own = samples.features[groups == group].astype(np.float64)
+            result[groups == group] = ((own - own.mean(axis=0)) ** 2).sum(axis=1)
+        return groups, result
+
+    def ratio(side: tuple[np.ndarray, np.ndarray], counts: np.ndarray) -> float:
+        groups, values = side
+        n = np.bincount(groups, weights=counts, minlength=n_groups)
+        sums = np.bincount(groups, weights=counts * values, minlength=n_groups)
+        means = np.divide(sums, n, out=np.full(n_groups, np.nan), where=n > 0)
+        return modes.within_var_ratio(means, pair.reference.within_variances)
+
+    of_a, of_b = squares(pair.of_a), squares(pair.of_b)
+    sds = paired.bootstrap_sd(
+        lambda counts: np.array([ratio(of_b, counts) - ratio(of_a, counts)]),
+        len(of_a[0]),
+        resamples=RESAMPLES,
+        seed=SEED,
+    )
+    return pair.around(["within_var_ratio"], sds)
+
+
+def _means(pair: _Pair) -> dict[str, Difference]:
+    """Figures that are the mean of one value a sample."""
+    columns = {"confidence": [modes.certainty(x.logits) for x in (pair.of_a, pair.of_b)]}
+    if pair.of_a.labels is not None and pair.of_b.labels is not None:
+        columns["label_accuracy"] = [
+            (x.logits.argmax(axis=1) == x.labels).astype(float) for x in (pair.of_a, pair.of_b)
+        ]
+    sds = [np.std(b - a, ddof=1) / np.sqrt(len(a)) for a, b in columns.values()]
+    return pair.around(list(columns), np.array(sds))
+
+
+def _why_unpaired(a: Evaluated, b: Evaluated) -> str:
+    for one in (a, b):
+        if one.samples is None:
+            return f"{one.name}: {one.missing}"
+    assert a.samples is not None
+    assert b.samples is not None
+    for name in ("space", "features", "space_real", "real_features"):
+        x, y = getattr(a.samples, name), getattr(b.samples, name)
+        if x.shape != y.shape:
+            return f"the samples' features are of different shapes, {x.shape} and {y.shape}"
+        # The same reals under the same extractor differ by rounding only.
+        if "real" in name and np.abs(x - y).max() > 0.1 * x.std():
+            return "the features of the reals are not the same"
+    return ""
+
+
+def _notes(a: Evaluated, b: Evaluated, letters: tuple[str, str], reason: str) -> list[str]:
+    notes = []
+    if reason:
+        notes.append(
+            f"unpaired ({reason}): intervals come from those of each side, and are wider than "
+            "those of a paired comparison"
+        )
+    old, new = (x.protocol.get("versions", {}) for x in (a, b))
+    versions = [
+        f"{name} {old.get(name, 'unknown')} ({letters[0]}), {new.get(name, 'unknown')} "
+        f"({letters[1]})"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
+    if versions:
+        notes.append(f"measured with different versions: {'; '.join(versions)}")
+    for letter, one in zip(letters, (a, b), strict=True):
+        failed = [key for key, x in one.metrics.items() if key.startswith("control_") and not x]
+        if failed:
+            notes.append(f"{', '.join(failed)} failed for {letter}: do not trust its figures")
+    for letter, one, other in ((letters[0], a, b), (letters[1], b, a)):
+        alone = [key for key in one.metrics if _is_figure(key) and key not in other.metrics]
+        if alone:
+            notes.append(f"only {letter} has {', '.join(alone)}")
+    return notes
+
+
+def _figure(
+    key: str,
+    of_a: dict[str, float],
+    of_b: dict[str, float],
+    certain: Difference | None,
+    letters: tuple[str, str],
+) -> Figure:
+    a, b = of_a[key], of_b[key]
+    how: How = "paired"
+    if certain is None:
+        certain = _unpaired(key, of_a, of_b)
+        how = "unpaired" if certain else ""
+    difference = certain.delta if certain else b - a
+    meaning, better = _meaning(key, a, b, certain, letters)
+    return Figure(
+        key,
+        a,
+        b,
+        difference,
+        certain.low if certain else None,
+        certain.high if certain else None,
+        how,
+        of_a.get(f"{key}_floor"),
+        meaning,
+        better,
+    )
+
+
+def _unpaired(key: str, of_a: dict[str, float], of_b: dict[str, float]) -> Difference | None:
+    """The difference by the intervals of both sides, as if they shared nothing: it is no less."""
+    sides = []
+    for metrics in (of_a, of_b):
+        if f"{key}_ci_low" in metrics:
+            low, high = metrics[f"{key}_ci_low"], metrics[f"{key}_ci_high"]
+            sides.append(((low + high) / 2, (high - low) / (2 * 1.96)))
+        elif f"{key}_se" in metrics:
+            sides.append((metrics[key], metrics[f"{key}_se"]))
+    if len(sides) < 2:
+        return None
+    (a, sd_a), (b, sd_b) = sides
+    delta, sd = b - a, float(np.hypot(sd_a, sd_b))
+    return Difference(delta, sd, delta - 1.96 * sd, delta + 1.96 * sd)
+
+
+def _meaning(
+    key: str, a: float, b: float, certain: Difference | None, letters: tuple[str, str]
+) -> tuple[str, str]:
+    """What a difference means in words, and which side it shows to be better, if any."""
+    direction = _direction(key, a, b)
+    if certain is None:
+        return ("the same" if a == b else "no interval"), ""
+    low, high = certain.low, certain.high
+    if low == high == 0:
+        return "the same", ""
+    interval = f"({_number(low)} to {_number(high)})"
+    if low <= 0 <= high:
+        text = f"no difference shown {interval}"
+        if direction == "lower":
+            text += f": {letters[1]} at most {_number(high)} higher"
+        elif direction == "higher":
+            text += f": {letters[1]} at most {_number(-low)} lower"
+        return text, ""
+    if direction is None:
+        return f"{letters[1]} is {'higher' if low > 0 else 'lower'} {interval}", ""
+    rises = low > 0
+    better = letters[1] if rises == (direction == "higher") else letters[0]
+    size = sorted(abs(end) for end in (low, high))
+    return (
+        f"{better} is better: {key} {direction} by {_number(abs(certain.delta))} "
+        f"({_number(size[0])} to {_number(size[1])})",
+        better,
+    )
+
+
+def _direction(key: str, a: float, b: float) -> Direction | None:
+    """Which way is better for these two figures; None where neither is, or nobody knows."""
+    name = max((name for name in BETTER if key.startswith(name)), key=len, default="")
+    if name != key and not key.removeprefix(name).startswith("_"):
+        return None
+    direction = BETTER.get(name)
+    if direction == "one":  # on different sides of it neither is better for sure
+        return "higher" if max(a, b) <= 1 else "lower" if min(a, b) >= 1 else None
+    return direction
+
+
+def _is_figure(key: str) -> bool:
+    return not key.endswith(HELPERS) and not key.startswith(NO_FIGURES)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _shown(value: Any) -> str:
+    text = "absent" if value is None else str(value)
+    return text if len(text) <= 16 else f"{text[:12]}..."
+
+
+# Which way is better; "one": the nearer to 1. Figures that are not named are shown, not judged.
+BETTER: dict[str, Direction] = {
+    "fd": "lower",
+    "fid": "lower",
+    "kid": "lower",
+    "mind": "lower",
+    "precision": "higher",
+    "recall": "higher",
+    "density": "one",  # samples without variety exceed it
+    "coverage": "higher",
+    "label_kl": "lower",
+    "ndb_jsd": "lower",
+    "selfnn_ratio": "one",
+    "within_var_ratio": "one",
+    "dup_rate": "lower",
+    "modes": "higher",
+    "hq": "higher",
+    "reverse_kl": "lower",
+    "label_accuracy": "higher",
+    "cas": "higher",
+    "nearcopy_rate": "lower",
+    "mia_tpr1": "lower",
+}
+
+PAIRED: tuple[Callable[[_Pair], dict[str, Difference]], ...] = (
+    _frechet,
+    _kernel,
+    _neighbours,
+    _nearest,
+    _histograms,
+    _benchmark,
+    _variances,
+    _means,
+)
