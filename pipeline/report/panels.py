@@ -249,9 +249,9 @@ def classes(outs: Outs) -> str:
     if ratio[most] - ratio[least] < EVEN:
         note = "Classes as the extractor sees them in the samples: each has its share."
     svg = plots.class_bars(
-        names, 100 * reals, 100 * fakes, label="% of images", of_reals="training images"
+        names, 100 * reals, 100 * fakes, label="% of all", of_reals="training data"
     )
-    alt = "Bars: share of each class among samples and training images"
+    alt = "Share of each class among samples and training data"
     return markup.section("Classes", markup.figure(markup.svg_uri(svg), alt, css="wide"), note)
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, which colour-blind readers tell apart.
 BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#6b7280"
 POINTS = 400  # a longer curve is averaged to so many
+MOST_BARS = 200  # more are drawn as a line
 
 STYLE: dict[Any, Any] = {
     "axes.edgecolor": "#9ca3af",
@@ -111,7 +112,7 @@ def class_bars(
 ) -> str:
     """Two bars a class as SVG: of reals (K,), which are called `of_reals`, and of samples (K,).
 
-    NaN draws none. `label` names what the bars' height is.
+    NaN draws none; very many classes are two lines. `label` names what the bars' height is.
     """
     import matplotlib
 
@@ -120,8 +121,12 @@ def class_bars(
         long = max(len(names[i]) for i in few) > 5
         figure, axes = _canvas(10.4, 2.6, top=0.3, bottom=0.9 if long else 0.3)
         places = np.arange(len(names))
-        axes.bar(places - 0.2, reals, 0.38, color="#9ca3af", label=of_reals)
-        axes.bar(places + 0.2, fakes, 0.38, color=BLUE, label="samples")
+        if len(names) <= MOST_BARS:
+            axes.bar(places - 0.2, reals, 0.38, color="#9ca3af", label=of_reals)
+            axes.bar(places + 0.2, fakes, 0.38, color=BLUE, label="samples")
+        else:
+            axes.step(places, reals, where="mid", color="#9ca3af", lw=0.8, label=of_reals)
+            axes.step(places, fakes, where="mid", color=BLUE, lw=0.8, label="samples")
         axes.grid(False, axis="x")
         axes.set_axisbelow(True)
         axes.set_xticks(few, [names[i][:16] for i in few], rotation=35 if long else 0,
