@@ -376,9 +376,8 @@ def protocol(
 ) -> dict[str, Any]:
     """All that numbers must share to be compared, and the versions that computed them.
 
-    Points have no `image_size`, `channels` and `resize_filter`.
     `domain_digest` is the data set's own extractor's, which tells the classes also where the
-    distances are Inception's.
+    distances are Inception's. Points have no `image_size`, `channels` and `resize_filter`.
     """
     from importlib.metadata import version
 

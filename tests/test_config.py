@@ -50,6 +50,9 @@ def test_every_key_is_documented_or_obvious(values: dict[str, Any]) -> None:
         ("loss", "name", "wgan", ["model.spectral_norm", "false"]),
         ("evaluate", "extractor", "clip", ["evaluate.extractor", "'clip'", "'inception'"]),
         ("evaluate", "inception_weights", "", ["evaluate.inception_weights"]),
+        ("data", "source", "ring", ["model.name: dcgan makes images", "points", "preset use ring"]),
+        ("model", "name", "pacgan", ["model.name: pacgan makes points", "dcgan"]),
+        ("data", "source", "stacked_mnist", ["data.channels must be 3"]),
     ],
 )
 def test_a_wrong_value_names_key_value_and_what_is_allowed(

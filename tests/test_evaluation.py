@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from pipeline import evaluation
+from pipeline import evaluation, extractor
+from pipeline.datasets.points import MIXTURES
 from pipeline.errors import UserError
 from pipeline.evaluation import Fakes, Settings, Space
 from pipeline.metrics import frechet
@@ -260,3 +261,54 @@ def test_protocol_names_what_numbers_must_share():
     assert "torch-fidelity" not in versions
     of_inception = evaluation.protocol(**{**arguments, "extractor": "inception"})
     assert "torch-fidelity" in of_inception["versions"]
+
+
+def of_mixture(keep: int = 8, n: int = 2500, seed: int = 0, spread: float = 1.0):
+    """The figures of samples from the ring's first `keep` modes, `spread` times as wide."""
+    ring = MIXTURES["ring"]
+    test, modes_of_test = ring.draw(2000, 1)
+    rng = np.random.default_rng(seed)
+    centres = ring.centres[rng.integers(keep, size=n)]
+    fakes = (centres + spread * ring.sigma * rng.normal(size=(n, 2))).astype(np.float32)
+    model = extractor.Points(centres=ring.centres.tolist(), sigma=ring.sigma)
+    features, logits = extractor.extract(model, fakes)
+    reference = evaluation.build_reference(
+        *extractor.extract(model, test),
+        np.bincount(modes_of_test).tolist(),
+        evaluation.Benchmark(ring.centres, ring.sigma),
+    )
+    space = evaluation.Space(features, reference.features, ring.draw(3000, 2)[0])
+    settings = Settings(bootstraps=20)
+    return evaluation.evaluate(Fakes(features, logits, fakes), reference, space, settings)
+
+
+def test_a_perfect_sampler_of_the_ring_is_at_the_ideal():
+    result = of_mixture()
+    assert result["hq"] == pytest.approx(0.989, abs=0.007)
+    assert result["modes"] == 8
+    assert result["reverse_kl"] < 4 * result["reverse_kl_floor"]
+    assert result["reverse_kl_floor"] == pytest.approx(7 / (2 * 2500 * result["hq"]))
+    assert result["label_kl"] < 0.02
+    assert result["controls"] == 1
+    assert "is_mean" not in result
+
+
+def test_removed_modes_and_poor_samples_of_the_ring_are_seen():
+    fewer = of_mixture(keep=6)
+    assert fewer["modes"] == 6
+    assert fewer["reverse_kl"] == pytest.approx(np.log(8 / 6), abs=0.01)
+    wide = of_mixture(spread=10)
+    assert wide["hq"] == pytest.approx(1 - np.exp(-4.5 / 100), abs=0.03)
+    assert wide["modes"] == 8  # a mode counts with one good sample
+
+
+def test_what_is_measured_is_told_by_the_manifest():
+    points = {"kind": "points", "source": "ring", "centres": [[0, 0], [1, 0]], "sigma": 0.1}
+    found = evaluation.benchmark_of(points)
+    assert found is not None
+    assert found.centres is not None
+    assert (found.centres.shape, found.sigma) == ((2, 2), 0.1)
+    stacked = evaluation.benchmark_of({"kind": "image", "source": "stacked_mnist"})
+    assert stacked is not None
+    assert stacked.centres is None
+    assert evaluation.benchmark_of({"kind": "image", "source": "mnist5k"}) is None

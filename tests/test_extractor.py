@@ -152,3 +152,44 @@ def test_rotate_turns_by_quarters():
     image = np.arange(4, dtype=np.uint8).reshape(1, 2, 2, 1)
     turned = extractor.rotate(image.repeat(2, axis=0), np.array([0, 1]))
     assert turned[:, :, :, 0].tolist() == [[[0, 1], [2, 3]], [[1, 3], [0, 2]]]
+
+
+CENTRES = [[0.0, 0.0], [2.0, 0.0], [0.0, 3.0]]
+
+
+def test_points_are_their_own_features_and_logits_are_log_densities(tmp_path):
+    points = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+    model = extractor.Points(centres=CENTRES, sigma=0.5)
+    features, logits = extractor.extract(model, points, batch_size=7)
+    np.testing.assert_array_equal(features, points)
+    squares = ((points[:, None] - np.array(CENTRES)) ** 2).sum(axis=2)
+    np.testing.assert_allclose(logits, -squares / (2 * 0.5**2), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(logits.argmax(axis=1), squares.argmin(axis=1))
+    config = extractor.save(model, tmp_path, {"task": "none"})
+    assert config["kind"] == "points"
+    loaded = extractor.load(tmp_path)
+    np.testing.assert_array_equal(extractor.extract(loaded, points)[1], logits)
+
+
+@pytest.fixture(scope="module")
+def stacks():
+    """Stacks of the bars: their images' classes a, b, c (of three) make 9a + 3b + c."""
+    images, labels = zip(*(bars(300, seed=seed) for seed in (1, 2, 3)), strict=True)
+    return np.concatenate(images, axis=3), labels[0] * 9 + labels[1] * 3 + labels[2]
+
+
+def test_a_stack_is_told_by_an_extractor_of_single_images(stacks, tmp_path):
+    images, labels = stacks
+    model = extractor.train_stacked(
+        images, labels, n_classes=27, dim=16, epochs=6, batch_size=32, lr=0.005, seed=0
+    )
+    features, logits = extractor.extract(model, images)
+    assert logits.shape == (300, 27)
+    assert features.shape == (300, 3 * model.single.n_features)
+    np.testing.assert_allclose(np.exp(logits).sum(axis=1), 1, rtol=1e-4)
+    assert extractor.accuracy(model, images, labels) > 0.9
+    single = extractor.extract(model.single, images[..., 1:2])
+    np.testing.assert_allclose(np.split(features, 3, axis=1)[1], single[0], atol=1e-5)
+    assert extractor.save(model, tmp_path, {})["kind"] == "stacked"
+    loaded = extractor.load(tmp_path)
+    np.testing.assert_array_equal(extractor.extract(loaded, images)[1], logits)

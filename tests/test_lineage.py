@@ -203,3 +203,11 @@ def test_exp_name_is_that_of_dvc(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lineage.exp_name() == "loamy-kohl"
     monkeypatch.delenv("DVC_EXP_NAME")
     assert lineage.exp_name() is None
+
+
+def test_code_only_leaves_the_data_out(root: Path) -> None:
+    inputs = lineage.stage_inputs("train", PARAMS, root / "dvc.yaml", root, code_only=True)
+    assert set(inputs["files"]) == {"pipeline/networks/dcgan.py", "pipeline/training/loop.py"}
+    assert (
+        inputs["params"] == lineage.stage_inputs("train", PARAMS, root / "dvc.yaml", root)["params"]
+    )

@@ -6,7 +6,7 @@ import torch
 
 from pipeline.errors import ConfigError
 from pipeline.networks.build import build
-from pipeline.sampling import class_labels, requested_labels, sample_images, to_uint8
+from pipeline.sampling import class_labels, latents, requested_labels, sample_images, to_uint8
 
 
 def generator(n_classes: int = 3) -> torch.nn.Module:
@@ -67,3 +67,14 @@ def test_requested_labels() -> None:
         requested_labels(1, 3, names, "cow")
     with pytest.raises(ConfigError, match="without classes"):
         requested_labels(1, 0, None, "cat")
+
+
+def test_points_are_not_rounded() -> None:
+    generator, _ = build(
+        "points", shape=(2,), latent_dim=2, n_classes=0, width=8, spectral_norm=False, seed=0
+    )
+    points = sample_images(generator.eval(), n=50, seed=0, batch_size=20)
+    assert (points.shape, points.dtype) == ((50, 2), np.float32)
+    with torch.no_grad():
+        expected = generator(latents(50, 2, 0)).numpy()
+    np.testing.assert_allclose(points, expected, rtol=1e-5)

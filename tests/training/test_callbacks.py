@@ -43,6 +43,20 @@ def test_grids_show_the_same_latents_at_every_look_one_class_a_row(tmp_path: Pat
     assert seen == [0, 500]
 
 
+def test_points_are_drawn_over_real_ones(tmp_path: Path) -> None:
+    generator, _ = build(
+        "points", shape=(2,), latent_dim=2, n_classes=0, width=4, spectral_norm=False, seed=0
+    )
+    reals = np.random.default_rng(0).normal(size=(50, 2))
+    grids = callbacks.Grids(
+        tmp_path, latent_dim=2, labels=None, seed=0, on_file=lambda *_: None, beneath=reals
+    )
+    grids.write(SimpleNamespace(step=5, ema=generator.eval()))  # type: ignore[arg-type]
+    with Image.open(tmp_path / "step_000005.png") as image:
+        assert image.width == image.height
+    assert len(grids.latents) == callbacks.POINTS
+
+
 def test_real_images_fill_the_same_grid() -> None:
     labels = np.repeat([2, 0, 1], 12)
     images = labels.astype(np.uint8).reshape(-1, 1, 1, 1)
