@@ -198,6 +198,10 @@ class Evaluate(Section):
         description="k of precision, recall, density, coverage."
     )
     bootstraps: Annotated[int, Field(ge=20)] = Field(description="Resamples behind fd's interval.")
+    cas: bool = Field(
+        description="Conditional models: the classification accuracy score, which takes as long as "
+        "the features stage."
+    )
     batch_size: Count = Field(description="Changes no number.")
     seed: Seed
 

@@ -11,6 +11,7 @@ import numpy as np
 from pipeline import files
 
 ABOUT = "evaluation.json"
+PER_CLASS = "per_class.csv"
 # Where distances are measured in features other than those of the data set's own extractor.
 SPACE, SPACE_REAL = "space.npy", "space_real.npy"
 

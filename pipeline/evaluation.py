@@ -13,12 +13,14 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from pipeline.errors import UserError
-from pipeline.metrics import bins, frechet, kernel, mixture, modes, neighbours, scores
+from pipeline.metrics import bins, frechet, kernel, mind, mixture, modes, neighbours, scores
 
 NDB_BINS = 100
 # Groups that stand in for classes where there are no labels.
 UNLABELLED_GROUPS = 10
 FEWEST_REALS = 20
+# Images per feature that a fit over the number of images needs.
+FOR_INFINITY = 4
 # A source of images whose classes are modes to be counted.
 STACKED = "stacked_mnist"
 
@@ -245,12 +247,16 @@ def _frechet(
     if space.key == "fid":
         half = (high - low) / 2
         low, high = distance - half, distance + half
-    return {
+    result = {
         space.key: distance,
         f"{space.key}_floor": space.distance(space.train[chosen], space.reals),
         f"{space.key}_ci_low": low,
         f"{space.key}_ci_high": high,
+        "mind": mind.mind(space.fakes, space.reals, seed=settings.seed),
     }
+    if min(len(space.fakes), len(space.reals)) >= FOR_INFINITY * space.fakes.shape[1]:
+        result[f"{space.key}_inf"] = frechet.infinity(space.fakes, space.reals, seed=settings.seed)
+    return result
 
 
 def _kernel(
@@ -266,16 +272,22 @@ def _neighbours(
     fakes: Fakes, reference: Reference, space: Space, settings: Settings
 ) -> dict[str, float]:
     n = min(len(space.fakes), len(space.reals))
-    return neighbours.precision_recall(space.reals[:n], space.fakes[:n], k=settings.neighbours)
+    return neighbours.precision_recall(
+        space.reals[:n], space.fakes[:n], k=settings.neighbours, intervals=True
+    )
 
 
 def _modes(
     fakes: Fakes, reference: Reference, space: Space, settings: Settings
 ) -> dict[str, float]:
+    groups = reference.groups_of(fakes.features, fakes.logits)
+    kl_low, kl_high = modes.label_kl_interval(groups, reference.frequencies, seed=settings.seed)
     return {
         **_collapse(fakes.features, fakes.logits, reference),
+        "label_kl_ci_low": kl_low,
+        "label_kl_ci_high": kl_high,
         "label_kl_floor": modes.label_kl_floor(len(reference.frequencies), len(fakes.features)),
-        "modes": modes.modes(reference.groups_of(fakes.features, fakes.logits)),
+        "modes": modes.modes(groups),
         "n_groups": len(reference.frequencies),
         "dup_rate": neighbours.dup_rate(fakes.images),
     }

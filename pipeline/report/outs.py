@@ -11,11 +11,10 @@ import numpy as np
 
 from pipeline import files, paths
 from pipeline.datasets import prepared
+from pipeline.evaluated import PER_CLASS
 from pipeline.metrics.per_class import ClassFigures
 from pipeline.tracking.deliver import PROTOCOL, read_history
 from pipeline.tracking.record import RunRecord
-
-PER_CLASS = "per_class.csv"
 
 
 @dataclass(frozen=True)

@@ -144,12 +144,15 @@ def _passed(value: float) -> str:
 CONTROLS = {
     "control_real_vs_real": "Two halves of the reals are at distance 0, within the noise.",
     "control_dropped_class": "A class taken away from the reals raises label_kl.",
+    "control_held_out_is_no_copy": "Held-out images are not taken for copies.",
+    "control_planted_copies": "Planted copies of training images raise nearcopy_rate.",
 }
 
 MEANINGS = [
     Meaning("fd", "Fréchet distance between samples and test images; lower is better. Interval: "
             "95%, with the bias of a finite sample taken off, so it may lie below the value.",
             low="fd_ci_low", high="fd_ci_high", reals="fd_floor"),
+    Meaning("fd_inf", "fd extrapolated to infinitely many images: information only.", ideal="0"),
     Meaning("hq", "Share of samples within three deviations of the nearest mode.",
             ideal="0.989"),
     Meaning("reverse_kl", "KL of the modes' histogram against the uniform one, over the samples "
@@ -157,14 +160,21 @@ MEANINGS = [
     Meaning("fid", "Fréchet Inception distance; lower is better, and lower with more images. "
             "Interval: 95%, at these numbers of images.",
             low="fid_ci_low", high="fid_ci_high", reals="fid_floor"),
+    Meaning("fid_inf", "fid extrapolated to infinitely many images: information only.", ideal="0"),
     Meaning("kid", "Kernel distance; unbiased, so reals come to 0. Interval: one standard error.",
             spread="kid_se", ideal="0"),
-    Meaning("precision", "Share of samples that lie among the reals: quality.", ideal="→ 1"),
-    Meaning("recall", "Share of reals that lie among the samples: variety.", ideal="→ 1"),
+    Meaning("mind", "Sliced Wasserstein distance: it sees more than means and covariances.",
+            ideal="→ 0"),
+    Meaning("precision", "Share of samples that lie among the reals: quality. Interval: 95%.",
+            low="precision_ci_low", high="precision_ci_high", ideal="→ 1"),
+    Meaning("recall", "Share of reals that lie among the samples: variety. Interval: 95%.",
+            low="recall_ci_low", high="recall_ci_high", ideal="→ 1"),
     Meaning("density", "As precision, but counting how many reals are near.", ideal="≈ 1"),
-    Meaning("coverage", "Share of reals with a sample nearby: variety.", ideal="→ 1"),
+    Meaning("coverage", "Share of reals with a sample nearby: variety. Interval: 95%.",
+            low="coverage_ci_low", high="coverage_ci_high", ideal="→ 1"),
     Meaning("label_kl", "How far the classes are from their proportions in training; alarm above "
-            "0.1.", reals="label_kl_floor"),
+            "0.1. Interval: 95%, with the bias of a finite sample taken off.",
+            low="label_kl_ci_low", high="label_kl_ci_high", reals="label_kl_floor"),
     Meaning("modes", "Classes, or groups of similar images, with at least one sample; of points "
             "with one of high quality."),
     Meaning("ndb_jsd", "How unevenly the samples fill the regions that reals fill; alarm above "
@@ -178,6 +188,27 @@ MEANINGS = [
             reals="confidence_real"),
     Meaning("label_accuracy", "Share of samples told to be of the class that was asked for.",
             ideal="→ 1"),
+    Meaning("fd_per_class", "Distance within each class, the mean over classes.",
+            reals="fd_per_class_floor"),
+    Meaning("fd_worst_class", "Distance of the class farthest above its floor.",
+            reals="fd_worst_class_floor"),
+    Meaning("worst_class", "Which class that is, counted from 0."),
+    Meaning("cas", "Accuracy on test images of a classifier that learnt from samples only; beside "
+            "it, of one that learnt from the training images. Interval: 95%.",
+            low="cas_ci_low", high="cas_ci_high", reals="cas_real"),
+    Meaning("nearcopy_rate", "Share of samples as near to a training image, in pixels, as the "
+            "nearest 0.1% of held-out images (1% of fewer than 10,000). Interval: 95%.",
+            low="nearcopy_ci_low", high="nearcopy_ci_high", reals="nearcopy_null"),
+    Meaning("nn_share", "Share of samples nearer to the training images than to equally many "
+            "held-out ones. Interval: 95%.",
+            low="nn_share_ci_low", high="nn_share_ci_high", ideal="0.5"),
+    Meaning("ct_z", "Are samples nearer to the training images than held-out images are? Copying "
+            "below -3. Interval: one deviation without memory.", spread="ct_z_null_sd",
+            ideal="≥ 0"),
+    Meaning("mia_tpr1", "Share of training images that an outsider finds by the samples while "
+            "wrongly naming 1% of held-out images. Interval: 95%.",
+            low="mia_tpr1_ci_low", high="mia_tpr1_ci_high", ideal="0.01"),
+    Meaning("n_groups", "Classes, or without labels groups of similar images, that there are."),
     Meaning("is_mean", "Inception score, at most the number of the extractor's classes: "
             "information only.",
             spread="is_std"),

@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from pipeline import errors, evaluation, extractor, files, inception, lineage, logs, paths
+from pipeline import audit, errors, evaluation, extractor, files, inception, lineage, logs, paths
 from pipeline.config import Evaluate, check, read_yaml
 from pipeline.datasets import prepared
 from pipeline.errors import UserError
-from pipeline.evaluated import Samples
+from pipeline.evaluated import PER_CLASS, Samples
 from pipeline.grids import one_class_a_row, save_grid, save_png
+from pipeline.metrics.per_class import ClassFigures
 from pipeline.networks.build import load_generator
 from pipeline.progress import bar
 from pipeline.sampling import class_labels, sample_images
@@ -90,6 +92,25 @@ def main() -> None:
             ),
             on_family=lambda name: advance(note=name),
         )
+    table: list[ClassFigures] = []
+    if not data.points:
+        train, test = data.split("train"), data.split("test")
+        with bar("copies of training images", 1) as advance:
+            metrics |= audit.copies(images, train, test, seed=config.seed)
+            advance()
+        if labels is not None and train.labels is not None and test.labels is not None:
+            found, table = audit.classes(
+                space,
+                labels,
+                logits.argmax(axis=1),
+                reals=test.labels,
+                train=train.labels[: len(space.train)],
+            )
+            metrics |= found
+            if config.cas and judge_config["task"] == "classes":
+                metrics |= _accuracy_score(images, labels, judge_config, reference, test, device)
+    controls = [value for name, value in metrics.items() if name.startswith("control_")]
+    metrics["controls"] = float(all(controls))
     bad = [name for name, value in metrics.items() if not math.isfinite(value)]
     if bad:
         raise UserError(
@@ -126,6 +147,8 @@ def main() -> None:
     with files.atomic_folder(paths.EVALUATION_REPORT) as folder:
         _draw(folder / "samples.png", images, labels, data)
         files.write_json(folder / "protocol.json", protocol)
+        if table:
+            files.write_table(folder / PER_CLASS, [vars(row) for row in table])
         record.finish(run, metrics=metrics).write(folder)
     files.write_json(paths.METRICS, metrics)
     _say(metrics, space.key)
@@ -155,6 +178,29 @@ def _number_of_samples(config: Evaluate, data: prepared.Prepared) -> int:
             "lower it, or raise data.test_fraction"
         )
     return n
+
+
+def _accuracy_score(
+    images: np.ndarray,
+    requested: np.ndarray,
+    judge: dict[str, Any],
+    reference: evaluation.Reference,
+    test: prepared.Split,
+    device: torch.device,
+) -> dict[str, float]:
+    """CAS of the samples, by a classifier taught as the data set's own extractor was."""
+    training = judge["training"]
+    hits = reference.logits.argmax(axis=1) == test.labels
+    with bar("cas, images", training["epochs"] * len(images)) as advance:
+        return audit.accuracy_score(
+            images,
+            requested,
+            test,
+            of_reals=float(hits.mean()),
+            training=training,
+            on_epoch=lambda epoch, loss: advance(len(images), note=f"loss {loss:.3f}"),
+            device=device,
+        )
 
 
 def _inception_weights(config: Evaluate, data: prepared.Prepared) -> inception.Weights | None:

@@ -47,16 +47,19 @@ def _trained(
     train, val = data.split("train"), data.split("val")
     stacked = data.manifest["source"] == STACKED
     teach = extractor.train_stacked if stacked else extractor.train_extractor
+    training: dict[str, Any] = {
+        "n_classes": data.n_classes,
+        "dim": config.dim,
+        "epochs": config.epochs,
+        "batch_size": config.batch_size,
+        "lr": config.lr,
+        "seed": config.seed,
+    }
     with bar("features, images", config.epochs * len(train)) as advance:
         model = teach(
             train.images,
             train.labels,
-            n_classes=data.n_classes,
-            dim=config.dim,
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            lr=config.lr,
-            seed=config.seed,
+            **training,
             device=device,
             on_epoch=lambda epoch, loss: advance(len(train), note=f"loss {loss:.3f}"),
         )
@@ -68,7 +71,7 @@ def _trained(
         task,
         model.n_features,
     )
-    return model, {"task": task, "val_accuracy": accuracy}
+    return model, {"task": task, "val_accuracy": accuracy, "training": training}
 
 
 if __name__ == "__main__":

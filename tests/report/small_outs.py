@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import files, paths
+from pipeline.evaluated import PER_CLASS
 from pipeline.grids import save_grid
 from pipeline.metrics.per_class import ClassFigures
 from pipeline.networks.build import build
-from pipeline.report.outs import PER_CLASS
 from pipeline.sampling import class_labels
 from pipeline.tracking.record import RunRecord
 
