@@ -267,6 +267,11 @@ class Params(Section):
                 f"model.name: {self.model.name} makes points, and data.source {self.data.source} "
                 f"has images; choose from {list(IMAGE_NETWORKS)}"
             )
+        if self.data.source in POINTS and self.evaluate.extractor == "inception":
+            raise ValueError(
+                f"evaluate.extractor: inception sees images, and data.source {self.data.source} "
+                "has points; set it to domain"
+            )
         if self.model.name == "dcgan" and self.data.image_size not in (28, 32, 64):
             raise ValueError(
                 "data.image_size: dcgan makes images of 28, 32 or 64 pixels, "

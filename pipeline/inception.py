@@ -12,6 +12,7 @@ import logging
 import pickle
 import sys
 from dataclasses import dataclass
+from http.client import HTTPException
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -116,7 +117,7 @@ def _download(path: Path) -> None:
         torch.hub.download_url_to_file(
             address(), str(path), hash_prefix=STANDARD, progress=sys.stderr.isatty()
         )
-    except (OSError, RuntimeError) as error:  # URLError is an OSError, a wrong hash the other
+    except (OSError, HTTPException, RuntimeError) as error:  # the last: a wrong hash
         reason = getattr(error, "reason", error)
         raise UserError(
             f"Inception's weights could not be downloaded ({reason}). {way_out()}"

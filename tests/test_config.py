@@ -81,6 +81,14 @@ def test_an_unknown_key_names_the_nearest_known_one(
         config.check(values)
 
 
+def test_points_are_not_shown_to_inception(values: dict[str, Any]) -> None:
+    values["data"]["source"], values["model"]["name"] = "ring", "points"
+    config.check(values)
+    values["evaluate"]["extractor"] = "inception"
+    with pytest.raises(ConfigError, match=r"evaluate\.extractor: inception sees images"):
+        config.check(values)
+
+
 def test_all_mistakes_are_named_at_once(values: dict[str, Any]) -> None:
     values["train"]["lr_g"] = 7
     del values["evaluate"]["samples"]
