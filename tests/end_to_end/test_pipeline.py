@@ -189,3 +189,27 @@ def test_a_changed_key_starts_anew_and_says_what_differs(workspace: Workspace) -
     output = workspace.run("dvc", "repro", "train")
     assert "starting anew" in output
     assert "train.lr_g: 0.002 -> 0.01" in output
+
+
+@pytest.mark.slow
+def test_points_go_the_same_way(workspace: Workspace) -> None:
+    workspace.run("gan", "preset", "use", "ring")
+    workspace.set(
+        data__draws=2000, model__width=16, train__steps=40, train__eval_every=20,
+        train__eval_samples=200, evaluate__samples=300,
+    )  # fmt: skip
+    output = workspace.run("dvc", "repro")
+    assert stages_run(output) == list(STAGES)
+    metrics = json.loads((workspace.root / "reports/metrics.json").read_text())
+    assert metrics["reverse_kl"] > 0
+    assert metrics["modes"] <= 8
+    assert 0 <= metrics["hq"] < 0.5
+    assert "of 8 modes" in (workspace.root / "reports/index.html").read_text()
+    assert (workspace.root / "reports/train/grids/step_000040.png").is_file()
+    workspace.run("gan", "sample", "-n", "5", "--out", "points")
+    lines = (workspace.root / "points/seed0.csv").read_text().splitlines()
+    assert lines[0] == "x,y"
+    assert len(lines) == 6
+    workspace.run("gan", "sample", "-n", "50", "--grid", "--out", "points")
+    assert (workspace.root / "points/seed0.png").is_file()
+    assert "data.source: ring -> mnist5k" in workspace.run("gan", "preset", "use", "default")

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
 
 from pipeline import files, paths
+from pipeline.datasets import prepared
+from pipeline.datasets.points import MIXTURES, prepare_points
 from pipeline.evaluated import PER_CLASS
-from pipeline.grids import save_grid
+from pipeline.grids import save_grid, save_png
 from pipeline.metrics.per_class import ClassFigures
 from pipeline.networks.build import build
 from pipeline.sampling import class_labels
+from pipeline.scatter import scatter
 from pipeline.tracking.record import RunRecord
 
 STARTED = 1_700_000_000_000
@@ -61,6 +65,35 @@ def write(
         figures = as_fid(figures)
     _evaluation(root, rng, n_classes, given, missing_class, figures, inception or "domain")
     _training(root, rng, image_size, channels, evaluations)
+
+
+def turn_to_points(root: Path) -> None:
+    """Make the outs below `root`, of an unconditional model, those of the ring."""
+    from safetensors.torch import save_file
+
+    ring = MIXTURES["ring"]
+    shutil.rmtree(root / paths.PREPARED)
+    prepare_points(ring, out=root / paths.PREPARED, name="ring", source_name="ring", draws=200,
+                   val_fraction=0.2, test_fraction=0.3, split_seed=0)  # fmt: skip
+    data = prepared.load(root / paths.PREPARED)
+    for split in N:
+        np.save(root / paths.FEATURES / f"{split}.npy", data.split(split).images)
+    n = len(np.load(root / paths.EVALUATION / "features.npy"))
+    points, modes = ring.draw(n, 1)
+    np.save(root / paths.EVALUATION / "features.npy", points)
+    np.save(root / paths.EVALUATION / "logits.npy", np.eye(8, dtype="f")[modes])
+    shape = {"shape": [2], "latent_dim": 4, "n_classes": 0, "width": 8}
+    generator, _ = build("points", spectral_norm=False, seed=0, **shape)
+    config = files.read_json(root / paths.GENERATOR / "config.json")
+    for which in ("best", "last"):
+        save_file(generator.state_dict(), root / paths.GENERATOR / f"{which}.safetensors")
+    generator_config = {"generator": {"name": "points", **shape}}
+    files.write_json(root / paths.GENERATOR / "config.json", config | generator_config)
+    metrics = files.read_json(root / paths.METRICS)
+    own = {"hq": 0.975, "modes": 8, "n_groups": 8, "reverse_kl": 0.0021, "reverse_kl_floor": 0.0014}
+    files.write_json(root / paths.METRICS, metrics | own)
+    for path in (root / paths.TRAIN_REPORT / "grids").glob("*.png"):
+        save_png(path, scatter(points, points, size=100))
 
 
 def _prepared(root, rng, labels, class_names, size, channels) -> None:

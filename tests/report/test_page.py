@@ -94,6 +94,26 @@ def test_a_fid_by_other_weights_is_not_passed_off_as_the_standard_one(tmp_path: 
         assert "floor on test" not in html
 
 
+def test_the_page_of_points_is_whole_and_has_scatter_plots(tmp_path: Path):
+    small_outs.write(tmp_path, class_names=list("01234567"), conditional=False)
+    small_outs.turn_to_points(tmp_path)
+    html = build(tmp_path)
+    parser = Balance()
+    parser.feed(html)
+    assert (parser.wrong, parser.open, parser.without_alt) == ([], [], 0)
+    assert all(address.startswith("data:") for address in parser.addresses)
+    told = (
+        "8 of 8 modes among 40 samples, 97.5% of high quality, reverse KL 0.0021 (a perfect "
+        "sampler: 0.0014)."
+    )
+    assert told in html
+    assert "All modes laid upon each other" in html
+    assert html.count("Scatter plot: ") == 4  # three moments of the training, and the reals
+    assert "ring, points in the plane" in html
+    assert "Nearest training images" not in html
+    assert "In between" not in html
+
+
 def test_planted_alarms_show(tmp_path: Path):
     small_outs.write(
         tmp_path,
