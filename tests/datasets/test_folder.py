@@ -34,6 +34,14 @@ def test_class_folders(tmp_path: Path) -> None:
     assert decode(next(source.records()).payload, **FORM).shape == (8, 8, 1)
 
 
+def test_a_class_may_be_a_link_but_links_below_it_are_not_followed(tmp_path: Path) -> None:
+    write_image(tmp_path / "elsewhere/a.png", 0)
+    write_image(tmp_path / "images/dog/b.png", 0)
+    (tmp_path / "images/cat").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (tmp_path / "images/dog/round").symlink_to(tmp_path / "images", target_is_directory=True)
+    assert rows(opened(tmp_path / "images")) == [("cat/a.png", 0, None), ("dog/b.png", 1, None)]
+
+
 def test_a_flat_folder_has_no_labels(tmp_path: Path) -> None:
     for name in ("b.png", "a.webp"):
         write_image(tmp_path / name, 0)
