@@ -16,6 +16,8 @@ from pipeline.scatter import scatter
 
 MOMENTS = 8
 CLOSEST = 2
+# Samples whose pixels are searched for, and numbers of the training images up to which they are.
+PIXEL_SAMPLES, MOST_PIXELS = 1000, 200_000_000
 TIMES = "\N{MULTIPLICATION SIGN}"
 EVEN = 0.02  # shares that differ by less are equal to the eye
 
@@ -282,40 +284,70 @@ def per_class(outs: Outs) -> str:
 
 
 def neighbours(outs: Outs, sampler: Sampler, shown: int) -> str:
-    """Samples beside their nearest training images, with distances for scale; not of points."""
+    """Samples beside their nearest training images, in features and in pixels; not of points."""
     if not shown or outs.data.points:
         return ""
-    train = outs.train_features
-    features = samples.first_rows(outs.features, train)
-    of_fakes = samples.nearest_distance(features, train)
-    of_tests = samples.nearest_distance(samples.first_rows(outs.test_features, train), train)
+    body, note = _beside_nearest(
+        outs, sampler, shown, outs.features, outs.train_features, outs.test_features
+    )
+    train, test = outs.data.split("train").images, outs.data.split("test").images
+    pixels = f'<p class="note">In pixels: not shown, as there are {len(train):,} images.</p>'
+    if train.size <= MOST_PIXELS:
+        first = sampler(np.arange(min(len(outs.features), PIXEL_SAMPLES)))
+        flat = (x.reshape(len(x), -1).astype(np.float32) for x in (first, train, test))
+        cards, told = _beside_nearest(outs, sampler, shown, *flat)
+        pixels = f'<h3>In pixels</h3><p class="note">{told}</p>{cards}'
+    why = (
+        "A sample (framed) and its nearest training images, with the distance and how many times "
+        "the median distance from a test image to its nearest training image that is. Copies would "
+        f"stand far below 1{TIMES}. What the audit of copies shows, and what it does not: pixels "
+        "see whole images, copied or slightly changed, not shifted, mirrored or recombined ones; "
+        "and no such figure proves privacy."
+    )
+    return markup.section(
+        "Nearest training images",
+        f'<h3>In the features of the extractor</h3><p class="note">{note}</p>{body}{pixels}',
+        why,
+    )
+
+
+def _beside_nearest(
+    outs: Outs,
+    sampler: Sampler,
+    shown: int,
+    fakes: np.ndarray,
+    train: np.ndarray,
+    test: np.ndarray,
+) -> tuple[str, str]:
+    """Cards of samples and their nearest in one space, and what the distances are.
+
+    fakes (n, d) are the first samples; train (N, d), test (M, d).
+    """
+    fakes = samples.first_rows(fakes, train)
+    of_fakes = samples.nearest_distance(fakes, train)
+    of_tests = samples.nearest_distance(samples.first_rows(test, train), train)
     scale = max(float(np.median(of_tests)), 1e-12)
-    labels = None if outs.labels is None else outs.labels[: len(features)]
-    plain = samples.one_a_class(labels, shown, len(features))
-    closest = of_fakes.argsort(kind="stable")[:CLOSEST]
-    chosen = np.concatenate([plain, closest])
-    found, distances = samples.nearest(features[chosen], train, min(samples.NEAREST, len(train)))
-    fakes = samples.fit(sampler(chosen))
+    labels = None if outs.labels is None else outs.labels[: len(fakes)]
+    plain = samples.one_a_class(labels, shown, len(fakes))
+    chosen = np.concatenate([plain, of_fakes.argsort(kind="stable")[:CLOSEST]])
+    found, distances = samples.nearest(fakes[chosen], train, min(samples.NEAREST, len(train)))
+    pictures = samples.fit(sampler(chosen))
     images = outs.data.split("train").images
     cards = []
-    for i, fake in enumerate(fakes):
-        title = "the closest of all" if i >= len(plain) else ""
-        reals = samples.fit(np.stack([images[j] for j in found[i]]))
-        pictures = [_tile(fake, "sample", title or "sample", "fake")]
-        pictures += [
+    for i, fake in enumerate(pictures):
+        title = f"the closest of {len(fakes):,}" if i >= len(plain) else "sample"
+        reals = samples.fit(np.stack([images[k] for k in found[i]]))
+        tiles = [_tile(fake, "sample", title, "fake")]
+        tiles += [
             _tile(real, "training image", f"{d:.3g}\n{d / scale:.2f}{TIMES}", "")
             for real, d in zip(reals, distances[i], strict=True)
         ]
-        cards.append(f'<div class="card">{"".join(pictures)}</div>')
+        cards.append(f'<div class="card">{"".join(tiles)}</div>')
     note = (
-        "A sample (framed) and its nearest training images in feature space, with the distance "
-        "and how many times the median distance from a test image to its nearest training image "
-        f"that is. That median is {number(scale)}; of the distances of "
-        f"{len(of_fakes):,} samples it is {number(float(np.median(of_fakes)))}, the least "
-        f"{number(float(of_fakes.min()))}. Copies would stand far below 1{TIMES}."
+        f"The median of the test images is {number(scale)}; of {len(of_fakes):,} samples it is "
+        f"{number(float(np.median(of_fakes)))}, the least {number(float(of_fakes.min()))}."
     )
-    return markup.section("Nearest training images", f'<div class="cards">{"".join(cards)}</div>',
-                          note)  # fmt: skip
+    return f'<div class="cards">{"".join(cards)}</div>', note
 
 
 def interpolations(outs: Outs, sampler: Sampler, rows: int) -> str:
