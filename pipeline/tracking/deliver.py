@@ -6,11 +6,12 @@ so each may be called again at any time, also after it was interrupted.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import logging
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,7 +23,7 @@ from pipeline.tracking import runs, store
 from pipeline.tracking.record import DIFF, PARAMS, RECORD, RunRecord
 
 if TYPE_CHECKING:
-    from mlflow.entities import LoggedModel
+    from mlflow.entities import LoggedModel, Run
     from mlflow.tracking import MlflowClient
 
 log = logging.getLogger(__name__)
@@ -55,8 +56,7 @@ def deliver_training(client: MlflowClient, experiment_id: str, folder: Path) -> 
     """Make the training run hold what `folder`/reports/train does."""
     source = folder / paths.TRAIN_REPORT
     record = RunRecord.read(source)
-    with store.lock():
-        run = runs.find_or_create(client, experiment_id, record)
+    with _exclusive(client, experiment_id, record) as run:
         run_id = run.info.run_id
         if run.data.tags.get(runs.DELIVERED) == record.digest():
             return Delivery(run_id, False)
@@ -84,8 +84,7 @@ def deliver_evaluation(client: MlflowClient, experiment_id: str, folder: Path) -
     source = folder / paths.EVALUATION_REPORT
     record = RunRecord.read(source)
     parent_id = _training_run(client, experiment_id, folder, record)
-    with store.lock():
-        run = runs.find_or_create(client, experiment_id, record, parent_id)
+    with _exclusive(client, experiment_id, record, parent_id) as run:
         run_id = run.info.run_id
         if run.data.tags.get(runs.DELIVERED) == record.digest():
             return Delivery(run_id, False)
@@ -253,6 +252,17 @@ def reach(experiment: str) -> tuple[MlflowClient, str]:
             f"MLflow at {store.shown_uri()} cannot be reached ({reason(error)}); nothing is lost: "
             "start it, or mend MLFLOW_TRACKING_URI, and run gan sync again"
         ) from error
+
+
+@contextlib.contextmanager
+def _exclusive(
+    client: MlflowClient, experiment_id: str, record: RunRecord, parent_id: str | None = None
+) -> Iterator[Run]:
+    """The run of `record`, which nobody else here delivers meanwhile; other runs they may."""
+    with store.lock(record.key):
+        with store.lock():
+            run = runs.find_or_create(client, experiment_id, record, parent_id)
+        yield run
 
 
 def _training_run(

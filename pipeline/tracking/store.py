@@ -52,12 +52,17 @@ def shown_uri() -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
-def lock() -> BaseFileLock:
-    """The lock under which this machine's processes make the store and find or create runs."""
+def lock(key: str = "") -> BaseFileLock:
+    """A lock of this machine's processes: on making the store and creating runs, or on one run.
+
+    Those of runs, by their keys, share sixteen files, so that no file a run is left behind. Take a
+    run's lock before the store's, and never two runs' at once.
+    """
     from filelock import FileLock
 
     database = _database()
-    path = Path(f"{database}.lock") if database else paths.shared_root() / ".mlflow.lock"
+    path = database or paths.shared_root() / ".mlflow"
+    path = path.with_name(f"{path.name}.{key[0]}.lock" if key else f"{path.name}.lock")
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(path, timeout=LOCK_SECONDS)
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -208,6 +209,38 @@ def test_batches_hold_whole_rows(workspace: Path) -> None:
     assert all(
         len(p) == 170 for k, p in shown()["train", A, None]["metrics"].items() if k != "eval_fd"
     )
+
+
+def test_uploads_hold_up_nobody_who_wants_another_run(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, experiment_id = store.ready("gan")
+    log_artifact = client.log_artifact
+
+    def checked(*arguments):
+        for lock in (store.lock(), store.lock(B)):
+            with lock.acquire(timeout=0):
+                pass
+        return log_artifact(*arguments)
+
+    monkeypatch.setattr(client, "log_artifact", checked)
+    deliver.deliver_evaluation(client, experiment_id, root)
+
+    assert the_run("evaluate", "e" * 64).info.status == "FINISHED"
+
+
+def test_a_run_delivered_by_several_at_once_is_there_once(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deliver.sync()
+    once = shown()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///elsewhere/several.db")
+    store.ready("gan")
+    with ThreadPoolExecutor(4) as pool:
+        done = [pool.submit(deliver.sync) for _ in range(4)]
+
+    assert sum(len(future.result().delivered) for future in done) == 3
+    assert shown() == once
 
 
 def test_values_that_are_no_numbers_are_delivered_once(workspace: Path) -> None:
