@@ -65,6 +65,7 @@ def main() -> None:
         conditional=params.model.conditional,
         device=device,
     )
+    checkpoints.prune(paths.checkpoints(), keep=key)
     with checkpoints.hold(paths.checkpoints(), key) as folder:
         start = _restore(state, folder, inputs)
         live = LiveRun(run, params.tracking.upload_every)

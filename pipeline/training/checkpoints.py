@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +24,7 @@ log = logging.getLogger(__name__)
 
 STATE = "state.pt"
 INPUTS = "inputs.json"
+ABANDONED_DAYS = 30
 
 
 @contextlib.contextmanager
@@ -42,6 +45,42 @@ def hold(root: Path, key: str) -> Iterator[Path]:
         yield folder
     finally:
         lock.release()
+
+
+def prune(root: Path, keep: str, *, days: int = ABANDONED_DAYS) -> None:
+    """Remove what nobody has touched for `days`, holds or calls `keep`: folders and lock files."""
+    from filelock import FileLock, Timeout
+
+    names = {path.name.removesuffix(".lock") for path in root.glob("*")} - {keep}
+    removed, size = [], 0
+    for name in sorted(names):
+        folder, lock = root / name, root / f"{name}.lock"
+        stats = list(_stats([folder, *folder.rglob("*"), lock]))
+        if any(time.time() - stat.st_mtime < days * 86400 for stat in stats):
+            continue
+        try:
+            with FileLock(lock).acquire(timeout=0):
+                if folder.exists():
+                    removed.append(name[:8])
+                    size += sum(stat.st_size for stat in stats)
+                shutil.rmtree(folder, ignore_errors=True)
+                # Under the lock: who waits for it sees that the file is gone, and makes another.
+                lock.unlink(missing_ok=True)
+        except Timeout:
+            continue
+    if removed:
+        log.info(
+            "removed checkpoints that no training has continued for %d days: %s (%.0f MB)",
+            days,
+            ", ".join(removed),
+            size / 2**20,
+        )
+
+
+def _stats(paths: list[Path]) -> Iterator[os.stat_result]:
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):  # its training may end at any moment
+            yield path.stat()
 
 
 def save(state: State, folder: Path) -> None:

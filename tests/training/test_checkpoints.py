@@ -1,9 +1,14 @@
 """Checkpoints: found by key, held by one process, explained where another's are nearest."""
 
 import json
+import logging
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+import pytest
 
 from pipeline.training import checkpoints
 
@@ -38,3 +43,48 @@ def test_a_second_process_waits_for_the_first(tmp_path: Path) -> None:
         assert other.poll() is None
     output, _ = other.communicate(timeout=60)
     assert "left" in output
+
+
+def old(root: Path, name: str, *, days: float, lock: bool = True) -> None:
+    """What a training left `days` ago."""
+    (root / name / "grids").mkdir(parents=True)
+    written = [root / name / checkpoints.STATE, root / name / "grids" / "a.png"]
+    written += [root / f"{name}.lock"] if lock else []
+    for path in written:
+        path.write_bytes(b"0" * 2**19)
+    for path in [*written, root / name / "grids", root / name]:
+        os.utime(path, (time.time() - days * 86400,) * 2)
+
+
+def test_abandoned_checkpoints_and_their_locks_are_removed_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    old(tmp_path, "abandoned", days=31)
+    old(tmp_path, "unlocked", days=31, lock=False)
+    old(tmp_path, "recent", days=29)
+    old(tmp_path, "mine", days=31)
+    (tmp_path / "done.lock").touch()
+    os.utime(tmp_path / "done.lock", (0, 0))
+    caplog.set_level(logging.INFO)
+    checkpoints.prune(tmp_path, keep="mine")
+
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"recent", "recent.lock", "mine", "mine.lock"}
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert (
+        "30 days: abandone, unlocked (3 MB)" in line
+    )  # two files and a lock of half a MB, two files
+    checkpoints.prune(tmp_path, keep="mine")
+    assert len(caplog.records) == 1
+
+
+def test_a_checkpoint_that_is_held_or_was_touched_within_is_kept(tmp_path: Path) -> None:
+    old(tmp_path, "held", days=31)
+    old(tmp_path, "touched", days=31)
+    (tmp_path / "touched" / "grids" / "a.png").touch()
+    with checkpoints.hold(tmp_path, "held"):
+        os.utime(tmp_path / "held", (0, 0))
+        checkpoints.prune(tmp_path, keep="other")
+    assert (tmp_path / "held").exists()
+    assert (tmp_path / "touched").exists()
+    checkpoints.prune(tmp_path / "missing", keep="other")
