@@ -5,6 +5,7 @@ Continues from the last checkpoint of the same code, data and params; a change s
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import shutil
@@ -68,6 +69,8 @@ def main() -> None:
     checkpoints.prune(paths.checkpoints(), keep=key)
     with checkpoints.hold(paths.checkpoints(), key) as folder:
         start = _restore(state, folder, inputs)
+        began = checkpoints.first_start(folder, run.started, resumed=start > 0)
+        run = dataclasses.replace(run, started=began)
         live = LiveRun(run, params.tracking.upload_every)
         grids = _grids(folder / "grids", params, split, n_classes, live)
         if start == 0:

@@ -1,7 +1,7 @@
 """Checkpoints outside the stage's outs, by the key of what is trained, so that a kill loses little.
 
-`<root>/<key>/` holds state.pt, inputs.json (what the key was made of) and whatever the training
-keeps there meanwhile. A changed key finds no checkpoint and starts anew.
+`<root>/<key>/` holds state.pt, inputs.json (what the key was made of), started.json and whatever
+the training keeps there meanwhile. A changed key finds no checkpoint and starts anew.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 STATE = "state.pt"
 INPUTS = "inputs.json"
+STARTED = "started.json"
 ABANDONED_DAYS = 30
 
 
@@ -81,6 +82,15 @@ def _stats(paths: list[Path]) -> Iterator[os.stat_result]:
     for path in paths:
         with contextlib.suppress(FileNotFoundError):  # its training may end at any moment
             yield path.stat()
+
+
+def first_start(folder: Path, now: int, *, resumed: bool) -> int:
+    """When the training began: `now` (Unix milliseconds) unless it continues an earlier one."""
+    path = folder / STARTED
+    if resumed and path.exists():
+        return int(files.read_json(path))
+    files.write_json(path, now)
+    return now
 
 
 def save(state: State, folder: Path) -> None:

@@ -167,6 +167,8 @@ def test_a_killed_training_continues_to_the_same_weights(workspace: Workspace) -
     uninterrupted.run("dvc", "repro", "train")
 
     _kill_at_a_checkpoint(workspace)
+    (started,) = (workspace.root / ".checkpoints").glob("*/started.json")
+    first_start = json.loads(started.read_text())
     output = workspace.run("dvc", "repro", "train")
     step = int(re.search(r"continuing from the checkpoint at step (\d+)", output)[1])  # type: ignore[index]
     assert 0 < step < 1500
@@ -174,6 +176,8 @@ def test_a_killed_training_continues_to_the_same_weights(workspace: Workspace) -
         path = Path("models/generator") / name
         assert file_hash(workspace.root / path) == file_hash(uninterrupted.root / path), name
     assert list((workspace.root / ".checkpoints").glob("*/state.pt")) == []
+    record = json.loads((workspace.root / "reports/train/run.json").read_text())
+    assert record["started"] == first_start
 
     newest = [run for run in workspace.runs() if run["stage"] == "train"][-1]
     assert newest["status"] == "FINISHED"

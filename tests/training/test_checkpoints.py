@@ -88,3 +88,11 @@ def test_a_checkpoint_that_is_held_or_was_touched_within_is_kept(tmp_path: Path)
     assert (tmp_path / "held").exists()
     assert (tmp_path / "touched").exists()
     checkpoints.prune(tmp_path / "missing", keep="other")
+
+
+def test_a_resumed_training_keeps_its_first_start(tmp_path: Path) -> None:
+    assert checkpoints.first_start(tmp_path, 100, resumed=False) == 100
+    assert checkpoints.first_start(tmp_path, 200, resumed=True) == 100
+    assert checkpoints.first_start(tmp_path, 300, resumed=False) == 300
+    (tmp_path / checkpoints.STARTED).unlink()  # of a version that did not write it
+    assert checkpoints.first_start(tmp_path, 400, resumed=True) == 400
