@@ -29,7 +29,7 @@ CAUTION = (
     "these samplers; what their recipes do shows only over several seeds"
 )
 # Figures that say something of another one, or of the protocol.
-HELPERS = ("_ci_low", "_ci_high", "_se", "_std", "_floor", "_real")
+HELPERS = ("_ci_low", "_ci_high", "_se", "_std", "_floor", "_real", "_null", "_null_sd")
 NO_FIGURES = ("n_", "control", "worst_class")
 
 Direction = Literal["lower", "higher", "one"]

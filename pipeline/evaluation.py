@@ -272,9 +272,13 @@ def _neighbours(
     fakes: Fakes, reference: Reference, space: Space, settings: Settings
 ) -> dict[str, float]:
     n = min(len(space.fakes), len(space.reals))
-    return neighbours.precision_recall(
-        space.reals[:n], space.fakes[:n], k=settings.neighbours, intervals=True
-    )
+    real, fake = space.reals[:n], space.fakes[:n]
+    result = neighbours.precision_recall(real, fake, k=settings.neighbours)
+    if n > 4 * settings.neighbours:
+        result |= neighbours.precision_recall_intervals(
+            real, fake, k=settings.neighbours, seed=settings.seed
+        )
+    return result
 
 
 def _modes(

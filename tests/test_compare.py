@@ -94,6 +94,7 @@ def test_every_figure_of_an_evaluation_is_there_but_those_that_describe_others(
     assert set(shown) == {
         *("fd", "kid", "precision", "recall", "density", "coverage", "label_kl", "ndb_jsd"),
         *("selfnn_ratio", "within_var_ratio", "modes", "dup_rate", "is_mean", "confidence"),
+        *("fd_inf", "mind"),
     }
     assert shown["fd"].floor == good.metrics["fd_floor"]
 
@@ -168,9 +169,10 @@ def test_figures_alone_are_compared_unpaired_and_labelled_so(
     assert not comparison.paired
     assert comparison.notes[0].startswith("unpaired (noisy: only its figures are there)")
     assert "unpaired" in text(comparison)
-    assert (shown["fd"].how, shown["kid"].how, shown["recall"].how) == ("unpaired", "unpaired", "")
+    assert {shown[key].how for key in ("fd", "kid", "recall")} == {"unpaired"}
+    assert shown["modes"].how == ""
     assert shown["fd"].better == "A"
-    assert shown["recall"].meaning == "no interval"
+    assert shown["selfnn_ratio"].meaning == "no interval"
     fd = compare.compare(good, noisy).figures[0]
     assert shown["fd"].high - shown["fd"].low > fd.high - fd.low
 
@@ -202,10 +204,10 @@ def test_failed_controls_and_figures_of_one_side_are_named(good: Evaluated) -> N
     ]
 
 
-def test_few_samples_have_no_neighbours_interval_and_no_error() -> None:
+def test_few_samples_have_no_paired_neighbours_and_no_error() -> None:
     few = [evaluated(seed, n=20) for seed in (1, 2)]
     shown = by_key(compare.compare(*few))
-    assert shown["recall"].meaning == "no interval"
+    assert shown["recall"].how == "unpaired"  # by the intervals of each side
     assert shown["fd"].how == "paired"
 
 

@@ -69,7 +69,12 @@ def test_every_figure_of_the_contract_is_there_and_is_json(of_reals):
             "ndb_jsd",
             "n_groups",
         ),
-        *("dup_rate", "n_real", "n_fake"),
+        *("dup_rate", "n_real", "n_fake", "fd_inf", "mind"),
+        *(
+            f"{name}_ci_{end}"
+            for name in ("precision", "recall", "density", "coverage", "label_kl")
+            for end in ("low", "high")
+        ),
         *("control_real_vs_real", "control_dropped_class", "controls"),
     }
     assert json.loads(json.dumps(of_reals, allow_nan=False)) == of_reals

@@ -169,7 +169,8 @@ MEANINGS = [
             low="precision_ci_low", high="precision_ci_high", ideal="→ 1"),
     Meaning("recall", "Share of reals that lie among the samples: variety. Interval: 95%.",
             low="recall_ci_low", high="recall_ci_high", ideal="→ 1"),
-    Meaning("density", "As precision, but counting how many reals are near.", ideal="≈ 1"),
+    Meaning("density", "As precision, but counting how many reals are near. Interval: 95%.",
+            low="density_ci_low", high="density_ci_high", ideal="≈ 1"),
     Meaning("coverage", "Share of reals with a sample nearby: variety. Interval: 95%.",
             low="coverage_ci_low", high="coverage_ci_high", ideal="→ 1"),
     Meaning("label_kl", "How far the classes are from their proportions in training; alarm above "
