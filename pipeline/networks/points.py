@@ -1,14 +1,16 @@
-"""Fully connected networks for points in the plane, sharp enough for narrow modes.
+"""Fully connected networks for points in the plane, made for narrow modes far apart.
 
-Three hidden layers, no normalisation. Both see their input through random Fourier features too
-(Tancik et al. 2020, arXiv:2006.10739): without them D learns the gaps between the modes, and G the
-jumps across them, many times slower (docs/mode_benchmarks.md).
+Three hidden layers, no normalisation. Both networks see their input through random Fourier features
+too (Tancik et al. 2020, arXiv:2006.10739), without which D learns the gaps between the modes many
+times slower. The units of G's last hidden layer saturate: a connected latent space has to jump from
+mode to mode, and steps do that in a narrower strip than slopes. What each is worth is in
+docs/mode_benchmarks.md.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,7 @@ from torch.nn.utils.parametrizations import spectral_norm as with_spectral_norm
 
 HIDDEN = 3
 SLOPE = 0.2
+STEEPNESS = 3.0
 FREQUENCIES = 32
 BANDWIDTH_G, BANDWIDTH_D = 2.0, 2.5  # radians per unit of the latent vector, of the data
 
@@ -30,11 +33,13 @@ class Generator(nn.Module):
         super().__init__()
         self.latent_dim, self.n_classes = latent_dim, n_classes
         self.fourier = Fourier(latent_dim, BANDWIDTH_G)
-        inputs = self.fourier.n_out + n_classes
-        self.body = _layers(inputs, width, math.prod(shape), spectral_norm=False)
+        self.body = _hidden(self.fourier.n_out + n_classes, width, _unchanged)
+        self.body[-1] = nn.Identity()  # its units step instead
+        self.last = nn.Linear(width, math.prod(shape))
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self.body(_with_class(self.fourier(latents), labels, self.n_classes))
+        units = self.body(_with_class(self.fourier(latents), labels, self.n_classes))
+        return self.last(torch.tanh(STEEPNESS * units))
 
 
 class Discriminator(nn.Module):
@@ -46,10 +51,13 @@ class Discriminator(nn.Module):
         super().__init__()
         self.n_classes = n_classes
         self.fourier = Fourier(math.prod(shape), BANDWIDTH_D)
-        self.body = _layers(self.fourier.n_out + n_classes, width, 1, spectral_norm=spectral_norm)
+        norm = with_spectral_norm if spectral_norm else _unchanged
+        self.body = _hidden(self.fourier.n_out + n_classes, width, norm)
+        self.last = norm(nn.Linear(width, 1))
 
     def forward(self, points: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self.body(_with_class(self.fourier(points), labels, self.n_classes)).squeeze(1)
+        units = self.body(_with_class(self.fourier(points), labels, self.n_classes))
+        return self.last(units).squeeze(1)
 
 
 class Fourier(nn.Module):
@@ -70,9 +78,8 @@ class Fourier(nn.Module):
         return torch.cat([x, phases.sin(), phases.cos()], dim=1)
 
 
-def _layers(n_in: int, width: int, n_out: int, *, spectral_norm: bool) -> nn.Sequential:
+def _hidden(n_in: int, width: int, norm: Callable[[nn.Module], nn.Module]) -> nn.Sequential:
     """Hidden layers that keep the size of what passes through them (He et al. 2015)."""
-    norm = with_spectral_norm if spectral_norm else _unchanged
     layers: list[nn.Module] = []
     for _ in range(HIDDEN):
         linear = nn.Linear(n_in, width)
@@ -80,7 +87,7 @@ def _layers(n_in: int, width: int, n_out: int, *, spectral_norm: bool) -> nn.Seq
         nn.init.zeros_(linear.bias)
         layers += [norm(linear), nn.LeakyReLU(SLOPE)]
         n_in = width
-    return nn.Sequential(*layers, norm(nn.Linear(n_in, n_out)))
+    return nn.Sequential(*layers)
 
 
 def _unchanged(module: nn.Module) -> nn.Module:
