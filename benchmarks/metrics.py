@@ -333,7 +333,7 @@ class Process:
         line = self.process.stdout.readline()
         if not line:
             self.errors.seek(0)
-            sys.exit(f"{self.name} failed:\n{self.errors.read()}")
+            sys.exit(f"{self.name} ended with {self.process.wait()}:\n{self.errors.read()}")
         return json.loads(line)
 
     def __enter__(self) -> Process:
@@ -392,8 +392,9 @@ def peers_section(n: int, d: int, rounds: int, one_core: bool) -> str:
             lines.append(f"| **{metric}**: {figures} | | | | |")
             for name, theirs in runs.items():
                 ratio = median(a[seconds] / b[seconds] for a, b in zip(theirs, ours, strict=True))
+                off = "" if theirs is ours else difference(theirs[0]["figures"], ours[0]["figures"])
                 lines.append(
-                    f"| {name} | {difference(theirs[0]['figures'], ours[0]['figures'])} "
+                    f"| {name} | {off} "
                     f"| {median(run[seconds] for run in theirs):.3g} | {ratio:.1f} "
                     f"| {theirs[0]['mb']:,.0f} |"
                 )
