@@ -273,12 +273,9 @@ def _neighbours(
 ) -> dict[str, float]:
     n = min(len(space.fakes), len(space.reals))
     real, fake = space.reals[:n], space.fakes[:n]
-    result = neighbours.precision_recall(real, fake, k=settings.neighbours)
-    if n > 4 * settings.neighbours:
-        result |= neighbours.precision_recall_intervals(
-            real, fake, k=settings.neighbours, seed=settings.seed
-        )
-    return result
+    return neighbours.precision_recall_intervals(
+        real, fake, k=settings.neighbours, seed=settings.seed
+    )
 
 
 def _modes(

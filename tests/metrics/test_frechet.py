@@ -165,3 +165,31 @@ def test_paired_difference_where_few_samples_meet_many_features(rng, n):
     result = frechet.paired_difference(near, far, rng.normal(size=(45, 30)), resamples=30)
     assert result.high < 0
     assert result.delta == pytest.approx(-30, rel=0.5)
+
+
+def test_infinity_takes_off_what_finite_numbers_add(rng):
+    shift, d = 0.1, 12
+    estimates, plain = [], []
+    for seed in range(20):
+        fakes, real = rng.normal(shift, 1, (900, d)), rng.normal(size=(500, d))
+        estimates.append(frechet.infinity(fakes, real, seed=seed))
+        plain.append(frechet.distance(fakes, real))
+    truth = d * shift**2
+    assert np.mean(plain) > 2 * truth
+    assert np.mean(estimates) == pytest.approx(truth, abs=4 * np.std(estimates) / np.sqrt(20))
+
+
+def test_infinity_as_published_leaves_in_what_the_reals_add(rng):
+    fakes, real = rng.normal(size=(2000, 12)), rng.normal(size=(200, 12))
+    published = frechet.infinity(fakes, real, extrapolate_real=False)
+    against_the_truth = frechet.of_statistics((np.zeros(12), np.eye(12)), frechet.statistics(real))
+    assert published == pytest.approx(against_the_truth, rel=0.2)
+    assert frechet.infinity(fakes, real) < 0.6 * published
+
+
+def test_infinity_fits_a_line_in_one_over_n(rng, monkeypatch):
+    # Where the distance is 3 + 70 / N + 20 / M, the intercept is 3 whatever the subsets.
+    monkeypatch.setattr(frechet, "distance", lambda a, b: 3 + 70 / len(a) + 20 / len(b))
+    a, b = np.zeros((1000, 2)), np.zeros((2000, 2))
+    assert frechet.infinity(a, b) == pytest.approx(3, abs=0.01)
+    assert frechet.infinity(a, b, extrapolate_real=False) == pytest.approx(3.01, abs=0.01)

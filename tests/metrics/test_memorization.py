@@ -3,114 +3,179 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.metrics import intervals, memorization, mind, nearest
-
-SIDE = 18  # 324 numbers an image: more than are compared without principal axes
+from pipeline.metrics import memorization
 
 
-def images(n: int, seed: int) -> np.ndarray:
-    """Smooth random pictures, uint8 (n, SIDE, SIDE, 1), of some ten degrees of freedom."""
-    rng = np.random.default_rng(seed)
-    x = np.arange(SIDE) / SIDE
-    waves = np.stack([np.cos(np.pi * k * x) for k in range(4)])
-    parts = np.einsum("nij,ih,jw->nhw", rng.normal(size=(n, 4, 4)), waves, waves)
-    return (128 + 25 * parts).clip(0, 255).astype(np.uint8)[..., None]
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
 
 
-@pytest.fixture(scope="module")
-def sets():
-    return images(600, 0), images(600, 1), images(500, 2)  # train, held-out, fakes
+def _images(n: int, rng: np.random.Generator) -> np.ndarray:
+    """uint8 (n, 10, 10, 3), of more numbers than are compared without principal axes."""
+    coarse = rng.normal(128, 40, (n, 5, 5, 3)).repeat(2, axis=1).repeat(2, axis=2)
+    return (coarse + rng.normal(0, 10, coarse.shape)).clip(0, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize("shape", [(300, 4), (300, SIDE, SIDE, 1)])
-def test_nearest_is_what_all_pairs_give(shape):
-    rng = np.random.default_rng(0)
-    a = rng.integers(0, 256, shape, dtype=np.uint8)
-    b = rng.integers(0, 256, (200, *shape[1:]), dtype=np.uint8)
-    flat_a, flat_b = (x.reshape(len(x), -1).astype(float) for x in (a, b))
-    all_pairs = np.linalg.norm(flat_a[:, None] - flat_b, axis=2)
-    distances, indices = nearest.nearest(a, b)
-    np.testing.assert_allclose(distances, all_pairs.min(axis=1), rtol=1e-5)
-    np.testing.assert_allclose(all_pairs[np.arange(len(a)), indices], distances, rtol=1e-5)
+def _copies(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return (images + rng.normal(0, 3, images.shape)).clip(0, 255).astype(np.uint8)
 
 
-def test_copies_are_found_by_every_detector(sets):
-    train, held_out, fakes = sets
-    planted = fakes.copy()
-    planted[:200] = train[:200]
-    clean, found = (memorization.audit(x, train, held_out) for x in (fakes, planted))
-    assert found["nearcopy_rate"] >= 0.4
-    assert clean["nearcopy_ci_low"] <= clean["nearcopy_null"] < found["nearcopy_ci_low"]
-    assert clean["nn_share_ci_low"] < 0.5 < clean["nn_share_ci_high"]
-    assert found["nn_share"] > clean["nn_share"] + 0.05
-    assert abs(clean["ct_z"]) < 3 < clean["ct_z"] - found["ct_z"]
-    assert clean["mia_tpr1_ci_low"] <= 0.01 <= clean["mia_tpr1_ci_high"]
-    assert found["mia_tpr1"] >= 200 / 600
+def test_without_copies_every_figure_is_at_its_null(rng):
+    found = memorization.audit(_images(800, rng), _images(1000, rng), _images(500, rng))
+    assert found["nearcopy_null"] == pytest.approx(0.01, rel=0.01)
+    assert found["nearcopy_rate"] < 0.035
+    assert found["nn_share_ci_low"] <= 0.5 <= found["nn_share_ci_high"]
+    assert abs(found["ct_z"]) < 4 * found["ct_z_null_sd"]
+    assert found["mia_tpr1_ci_low"] <= 0.01 <= found["mia_tpr1_ci_high"]
+    assert all(type(value) is float for value in found.values())
 
 
-def test_the_control_passes_and_a_blind_detector_fails_it(sets, monkeypatch):
-    train, held_out, _ = sets
-    assert memorization.control(train, held_out) == {
-        "held_out_is_no_copy": True,
-        "planted_copies": True,
-    }
+def test_planted_copies_raise_every_figure(rng):
+    train, held_out = _images(600, rng), _images(500, rng)
+    fakes = _images(800, rng)
+    clean = memorization.audit(fakes, train, held_out)
+    fakes[:80] = _copies(train[:80], rng)
+    planted = memorization.audit(fakes, train, held_out)
+    assert planted["nearcopy_rate"] == pytest.approx(clean["nearcopy_rate"] + 0.1, abs=0.01)
+    assert planted["nearcopy_ci_low"] > 0.07
+    assert planted["nn_share"] > clean["nn_share"] + 0.02
+    assert planted["ct_z"] < clean["ct_z"]
+    assert planted["mia_tpr1_ci_low"] > 0.05
+
+
+def test_a_generator_that_only_repeats_is_caught_by_each_detector_alone(rng):
+    train, held_out = _images(400, rng), _images(400, rng)
+    found = memorization.audit(_copies(train, rng), train, held_out)
+    assert found["nearcopy_rate"] == 1
+    assert found["nn_share_ci_low"] > 0.9
+    assert found["ct_z"] < -5
+    assert found["mia_tpr1_ci_low"] > 0.9
+
+
+def test_held_out_images_in_train_do_not_hide_exact_copies(rng):
+    train, held_out = _images(300, rng), _images(200, rng)
+    held_out[:20] = train[:20]
+    found = memorization.audit(train[100:200], train, held_out)
+    assert found["nearcopy_rate"] == 1
+
+
+def test_the_control_sees_planted_copies_and_only_them(rng):
+    passed = {"held_out_is_no_copy": True, "planted_copies": True}
+    for seed in range(20):
+        images = _images(900, rng)
+        assert memorization.control(images[:600], images[600:], seed=seed) == passed
+    features = rng.normal(size=(900, 12))
+    assert memorization.control(features[:600], features[600:]) == passed
+
+
+def test_the_control_fails_where_the_held_out_images_are_training_images(rng):
+    train = _images(300, rng)
+    found = memorization.control(train, np.concatenate([train[:150], train[:150]]))
+    assert found["planted_copies"] is False
+
+
+def test_the_control_fails_a_blind_detector(rng, monkeypatch):
     monkeypatch.setattr(memorization, "nearcopy", lambda a, b: {"nearcopy_rate": 0.0})
-    assert not memorization.control(train, held_out)["planted_copies"]
+    images = _images(500, rng)
+    assert memorization.control(images[:300], images[300:])["planted_copies"] is False
 
 
-def test_held_out_images_that_are_training_images_are_noticed(sets):
-    train, held_out, _ = sets
-    leaked = held_out.copy()
-    leaked[::2] = train[:300]
-    # Half of the "fakes" are copies, and half of those they are held to: the threshold is 0.
-    audit = memorization.audit(leaked[:300], train, leaked[300:])
-    assert audit["nearcopy_rate"] == pytest.approx(0.5, abs=0.01)
+def test_nearcopy_of_equal_sets_is_at_its_null_over_many_draws(rng):
+    found = [memorization.nearcopy(rng.random(400), rng.random(999)) for _ in range(300)]
+    rates = [x["nearcopy_rate"] for x in found]
+    assert np.mean(rates) == pytest.approx(found[0]["nearcopy_null"], abs=0.002)
 
 
-def test_nearcopy_of_equal_sets_is_at_its_null_over_many_draws():
-    rng = np.random.default_rng(0)
+def test_nearcopy_counts_fakes_within_the_held_out_quantile():
+    held_out = np.arange(1, 1000.0)  # the ten nearest of 999: up to 10
+    found = memorization.nearcopy(np.array([0.5, 9, 10, 10.5, 500]), held_out)
+    assert found["nearcopy_rate"] == 3 / 5
+    assert found["nearcopy_null"] == 0.01
+    assert found["nearcopy_ci_low"] < 0.6 < found["nearcopy_ci_high"]
+
+
+def test_nearcopy_uses_the_finer_quantile_from_ten_thousand_held_out_images():
+    fakes = np.array([5.0, 10.5])
+    assert memorization.nearcopy(fakes, np.arange(1, 10_000.0))["nearcopy_rate"] == 1
+    found = memorization.nearcopy(fakes, np.arange(1, 10_001.0))
+    assert found["nearcopy_rate"] == 0.5
+    assert found["nearcopy_null"] == pytest.approx(0.001, rel=1e-3)
+
+
+def test_nn_share_counts_ties_as_half():
+    index = np.arange(4)
+    found = memorization.nn_share(np.array([1.0, 1, 3, 2]), index, np.array([2.0, 2, 3, 1]), index)
+    assert found["nn_share"] == 2.5 / 4
+
+
+def test_fakes_around_one_image_count_as_one():
+    one, many = np.zeros(1000, int), np.arange(1000)
+    near, far = np.ones(1000), np.full(1000, 2.0)
+    around_one = memorization.nn_share(near, one, far, many)
+    around_many = memorization.nn_share(near, many, far, many)
+    assert around_one["nn_share"] == around_many["nn_share"] == 1
+    assert around_one["nn_share_ci_low"] < 0.5
+    assert around_many["nn_share_ci_low"] > 0.99
+
+
+def test_mann_whitney_equals_scipys(rng):
+    from scipy.stats import mannwhitneyu, norm
+
+    for a, b in (
+        (rng.normal(size=40), rng.normal(0.3, 1, 60)),
+        (rng.integers(0, 5, 50), rng.integers(0, 6, 30)),
+    ):
+        p = mannwhitneyu(a, b, alternative="less", method="asymptotic", use_continuity=False).pvalue
+        assert norm.cdf(memorization.mann_whitney_z(a, b)) == pytest.approx(p)
+    assert memorization.mann_whitney_z(np.ones(5), np.ones(7)) == 0
+
+
+def test_ct_is_the_mean_of_the_cells_weighted_by_held_out_images(rng):
+    fakes, held = rng.normal(size=300), rng.normal(size=300)
+    fake_cells, held_cells = np.arange(300) % 3, np.repeat([0, 1, 2, 3], [100, 100, 90, 10])
+    z = [
+        memorization.mann_whitney_z(fakes[fake_cells == c], held[held_cells == c]) for c in range(3)
+    ]
+    found = memorization.ct(fakes, held, fake_cells, held_cells)
+    weights = np.array([100, 100, 90]) / 290  # the last cell holds too few
+    assert found["ct_z"] == pytest.approx(weights @ z)
+    assert found["ct_z_null_sd"] == pytest.approx(np.sqrt(np.sum(weights**2)))
+
+
+def test_ct_without_a_filled_cell_is_one_test_of_all():
+    found = memorization.ct(np.arange(10.0), np.arange(5, 15.0), np.zeros(10), np.ones(10))
+    assert found["ct_z_null_sd"] == 1
+    assert found["ct_z"] < 0
+
+
+def test_mia_is_at_one_percent_for_distances_of_one_distribution(rng):
+    rates = [memorization.mia(rng.random(500), rng.random(500))["mia_tpr1"] for _ in range(300)]
+    assert np.mean(rates) == pytest.approx(0.01, abs=0.0015)
+
+
+def test_intervals_cover_their_nulls_at_about_their_rate(rng):
+    draws, held = 200, dict.fromkeys(("nn_share", "mia_tpr1", "ct_z"), 0)
     rates = []
-    for _ in range(300):
-        figures = memorization.nearcopy(rng.random(400), rng.random(999))
-        rates.append(figures["nearcopy_rate"])
-    assert np.mean(rates) == pytest.approx(figures["nearcopy_null"], abs=0.002)
+    for draw in range(draws):
+        fakes, train, held_out = (rng.normal(size=(n, 4)) for n in (250, 300, 200))
+        found = memorization.audit(fakes, train, held_out, seed=draw)
+        for name, null in (("nn_share", 0.5), ("mia_tpr1", 0.01)):
+            held[name] += found[f"{name}_ci_low"] <= null <= found[f"{name}_ci_high"]
+        held["ct_z"] += abs(found["ct_z"]) <= 1.96 * found["ct_z_null_sd"]
+        rates.append(found["nearcopy_rate"] / found["nearcopy_null"])
+    # 95% of 200 has a deviation of 1.5%; nn_share's interval is wider than it need be.
+    assert all(n / draws >= 0.91 for n in held.values()), held
+    assert held["ct_z"] / draws <= 0.99
+    assert np.mean(rates) == pytest.approx(1, abs=0.2)
 
 
-def test_mann_whitney_z_is_scipys():
-    from scipy.stats import mannwhitneyu
+def test_memory_does_not_grow_with_the_product_of_the_numbers(rng):
+    import tracemalloc
 
-    rng = np.random.default_rng(0)
-    a, b = rng.integers(0, 9, 80), rng.integers(1, 10, 60)
-    z = memorization.mann_whitney_z(a, b)
-    p = mannwhitneyu(a, b, method="asymptotic", use_continuity=False).pvalue
-    from scipy.stats import norm
-
-    assert z < 0
-    assert 2 * norm.cdf(z) == pytest.approx(p, rel=1e-6)
-
-
-def test_mia_intervals_cover_one_percent_where_nothing_is_remembered():
-    rng = np.random.default_rng(0)
-    covered = 0
-    for _ in range(300):
-        figures = memorization.mia(rng.random(2000), rng.random(1000))
-        covered += figures["mia_tpr1_ci_low"] <= 0.01 <= figures["mia_tpr1_ci_high"]
-    assert covered / 300 > 0.93
-
-
-def test_wilson_covers_at_about_its_rate():
-    rng = np.random.default_rng(0)
-    for share in (0.01, 0.3):
-        drawn = rng.binomial(500, share, size=1000)
-        ends = [intervals.wilson(k, 500) for k in drawn]
-        assert np.mean([low <= share <= high for low, high in ends]) == pytest.approx(
-            0.95, abs=0.03
-        )
-
-
-def test_mind_of_a_shift_is_three_times_its_square():
-    rng = np.random.default_rng(0)
-    a = rng.normal(size=(3000, 8))
-    shift = np.full(8, 0.5)
-    assert mind.mind(a, a + shift) == pytest.approx(3 * np.sum(shift**2), rel=0.1)
-    assert mind.mind(a, a) == 0
+    fakes, train = rng.normal(size=(8000, 16)), rng.normal(size=(16_000, 16))
+    tracemalloc.start()
+    memorization.audit(fakes, train, fakes[:200])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 200e6  # one matrix of float32 distances would be 512 MB

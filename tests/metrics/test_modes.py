@@ -63,3 +63,38 @@ def test_jensen_shannon_equals_scipys():
     rng = np.random.default_rng(0)
     p, q = rng.dirichlet(np.ones(20)), rng.dirichlet(np.ones(20))
     assert modes.jensen_shannon(p, q) == pytest.approx(jensenshannon(p, q) ** 2)
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.3])
+def test_label_kl_interval_covers_the_truth(strength):
+    rng = np.random.default_rng(0)
+    p = np.exp(strength * rng.normal(size=10))
+    p /= p.sum()
+    real = np.full(10, 0.1)
+    truth = np.sum(p * np.log(p / real))
+    ends = np.array(
+        [
+            modes.label_kl_interval(rng.choice(10, 500, p=p), real, resamples=300, seed=seed)
+            for seed in range(200)
+        ]
+    )
+    assert np.mean((ends[:, 0] <= truth + 1e-12) & (ends[:, 1] >= truth)) >= 0.91
+
+
+def test_label_kl_interval_of_a_perfect_generator_begins_at_zero():
+    labels = np.random.default_rng(0).integers(0, 10, 500)
+    low, high = modes.label_kl_interval(labels, np.full(10, 0.1))
+    assert low == 0
+    assert 0 < high < 0.03
+
+
+def test_jensen_shannon_interval_covers_the_truth():
+    rng = np.random.default_rng(0)
+    p, q = rng.dirichlet(np.full(30, 5.0), size=2)
+    truth = modes.jensen_shannon(p, q)
+    held = 0
+    for seed in range(200):
+        a, b = rng.multinomial(600, p) / 600, rng.multinomial(400, q) / 400
+        low, high = modes.jensen_shannon_interval(a, b, 600, 400, resamples=300, seed=seed)
+        held += low <= truth <= high
+    assert held / 200 >= 0.91

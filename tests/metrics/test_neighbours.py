@@ -135,3 +135,52 @@ def test_dup_rate_counts_repeats_of_whole_images(rng):
     assert neighbours.dup_rate(images) == 0
     assert neighbours.dup_rate(np.concatenate([images, images[:5]])) == pytest.approx(5 / 15)
     assert neighbours.dup_rate(images[[0] * 8]) == pytest.approx(7 / 8)
+
+
+def _clusters(n: int, rng: np.random.Generator, first: int = 0) -> np.ndarray:
+    centres = 3 * np.random.default_rng(1).normal(size=(4, 6))
+    return centres[rng.integers(first, 4, n)] + rng.normal(size=(n, 6))
+
+
+def test_intervals_cover_the_mean_figure_at_about_their_rate(rng):
+    draws = 200
+    ends = []
+    for seed in range(draws):
+        real, fake = _clusters(200, rng), _clusters(200, rng, first=1)
+        ends.append(neighbours.precision_recall_intervals(real, fake, seed=seed))
+    for name in neighbours.FIGURES:
+        truth = np.mean([e[name] for e in ends])
+        held = [e[f"{name}_ci_low"] <= truth <= e[f"{name}_ci_high"] for e in ends]
+        assert 0.89 <= np.mean(held) <= 0.995, name
+
+
+def test_intervals_hold_the_figures_and_stay_within_their_bounds(rng):
+    for real, fake in (
+        (_clusters(60, rng), _clusters(90, rng)),
+        (_clusters(60, rng), _clusters(60, rng) + 1000),
+        (_clusters(60, rng), 1e-3 * _clusters(60, rng)),
+    ):
+        found = neighbours.precision_recall_intervals(real, fake)
+        assert found | neighbours.precision_recall(real, fake) == found
+        for name in neighbours.FIGURES:
+            low, high = found[f"{name}_ci_low"], found[f"{name}_ci_high"]
+            assert 0 <= low <= found[name] <= high
+            assert high <= 1 or name == "density"
+
+
+def test_halves_of_large_sets_are_smaller_and_say_the_same(rng, monkeypatch):
+    real, fake = _clusters(1000, rng), _clusters(1000, rng)
+    whole = neighbours.precision_recall_intervals(real, fake)
+    monkeypatch.setattr(neighbours, "HALF", 150)
+    parts = neighbours.precision_recall_intervals(real, fake)
+    for name in neighbours.FIGURES:
+        widths = [x[f"{name}_ci_high"] - x[f"{name}_ci_low"] for x in (whole, parts)]
+        assert 0.4 < widths[1] / widths[0] < 2.5
+
+
+def test_sets_too_small_for_halves_have_no_intervals(rng):
+    few, many = _clusters(20, rng), _clusters(50, rng)
+    assert neighbours.precision_recall_intervals(few, many) == neighbours.precision_recall(
+        few, many
+    )
+    assert len(neighbours.precision_recall_intervals(many[:21], many)) == 12

@@ -29,3 +29,17 @@ def test_a_class_that_no_sample_can_be_is_left_out():
 
 def test_one_class_only_scores_one():
     assert scores.inception_score(np.tile([9.0, 0, 0], (50, 1)))[0] == pytest.approx(1)
+
+
+def test_interval_from_the_splits_covers_the_mean_score_at_about_its_rate():
+    from pipeline.metrics.intervals import of_ten_blocks
+
+    rng = np.random.default_rng(0)
+    figures, ends = [], []
+    for _ in range(300):
+        logits = 3 * np.eye(6)[rng.integers(0, 6, 400)] + rng.normal(size=(400, 6))
+        mean, deviation = scores.inception_score(logits)
+        figures.append(mean)
+        ends.append(of_ten_blocks(mean, deviation / 3))
+    low, high = np.array(ends).T
+    assert 0.91 <= np.mean((low <= np.mean(figures)) & (high >= np.mean(figures))) <= 0.98
