@@ -102,13 +102,13 @@ def test_every_figure_of_an_evaluation_is_there_but_those_that_describe_others(
 def test_a_worse_model_is_told_from_a_better_one(good: Evaluated, noisy: Evaluated) -> None:
     comparison = compare.compare(good, noisy)
     shown = by_key(comparison)
-    for key in ("fd", "kid", "precision"):
+    for key in ("fd", "mind", "kid", "precision"):
         assert shown[key].better == "A", key
         assert shown[key].how == "paired"
     low, high = shown["fd"].low, shown["fd"].high
     assert 0 < low < shown["fd"].difference < high
     assert shown["fd"].meaning.startswith("A is better: fd lower by ")
-    assert comparison.verdict().startswith("A is better by fd, kid")
+    assert comparison.verdict().startswith("A is better by fd, ")
 
 
 def test_the_other_way_round_says_the_same(good: Evaluated, noisy: Evaluated) -> None:
@@ -186,6 +186,22 @@ def test_unpaired_interval_adds_the_variances_of_both(good: Evaluated) -> None:
     assert shown["kid"].high == pytest.approx(0.2 + 1.96 * 0.05)
     assert shown["x"].difference == pytest.approx(-2.5)  # of the middles
     assert shown["x"].high == pytest.approx(-2.5 + 2.5)
+
+
+def test_inceptions_distance_differs_by_the_figures_themselves(
+    good: Evaluated, noisy: Evaluated
+) -> None:
+    renamed = [
+        dataclasses.replace(
+            x, metrics={name.replace("fd", "fid"): value for name, value in x.metrics.items()}
+        )
+        for x in (good, noisy)
+    ]
+    fid = by_key(compare.compare(*renamed))["fid"]
+    fd = by_key(compare.compare(good, noisy))["fd"]
+    assert fid.how == "paired"
+    assert fid.difference == noisy.metrics["fd"] - good.metrics["fd"]
+    assert fid.high - fid.low == pytest.approx(fd.high - fd.low)
 
 
 def test_other_reals_are_not_paired(good: Evaluated) -> None:
