@@ -19,8 +19,9 @@ NDB_BINS = 100
 # Groups that stand in for classes where there are no labels.
 UNLABELLED_GROUPS = 10
 FEWEST_REALS = 20
-# Images per feature that a fit over the number of images needs.
-FOR_INFINITY = 4
+# Images per feature from which bootstrap and fit know the bias of a finite sample. The debiased
+# interval held 97% at 4 images a feature, 71% at 2 and 1% at 1 (32 features, 80 draws each).
+FOR_BIAS = 4
 # A source of images whose classes are modes to be counted.
 STACKED = "stacked_mnist"
 
@@ -234,9 +235,11 @@ def _frechet(
     """The distance, its floor and its interval.
 
     That of `fd` is for the distance of the distributions, with the bias of a finite sample taken
-    off. By convention FID keeps that bias, and with 2,048 features no bootstrap of some thousand
-    images knows it: its interval is for the figure at these numbers of images.
+    off, where there are images enough for each feature to know it. By convention FID keeps that
+    bias, and with 2,048 features no bootstrap of some thousand images knows it: its interval, as
+    that of `fd` from few images, is for the figure at these numbers of images.
     """
+    knows_bias = min(len(space.fakes), len(space.reals)) >= FOR_BIAS * space.fakes.shape[1]
     rng = np.random.default_rng(settings.seed)
     n = min(len(space.fakes), len(space.train))
     chosen = rng.choice(len(space.train), n, replace=False)
@@ -244,7 +247,7 @@ def _frechet(
     low, high = frechet.interval(
         space.fakes, space.reals, resamples=settings.bootstraps, seed=settings.seed
     )
-    if space.key == "fid":
+    if space.key == "fid" or not knows_bias:
         half = (high - low) / 2
         low, high = distance - half, distance + half
     result = {
@@ -254,7 +257,7 @@ def _frechet(
         f"{space.key}_ci_high": high,
         "mind": mind.mind(space.fakes, space.reals, seed=settings.seed),
     }
-    if min(len(space.fakes), len(space.reals)) >= FOR_INFINITY * space.fakes.shape[1]:
+    if knows_bias:
         result[f"{space.key}_inf"] = frechet.infinity(space.fakes, space.reals, seed=settings.seed)
     return result
 

@@ -158,7 +158,8 @@ def test_the_inception_score_needs_no_labels_where_the_space_has_logits(unlabell
     assert "confidence" not in result
 
 
-def test_the_interval_of_a_fid_covers_its_mean_at_these_numbers_of_images():
+@pytest.mark.parametrize("key", ["fid", "fd"])
+def test_the_interval_of_few_images_covers_the_mean_at_these_numbers_of_images(key):
     """Of 200 draws with fewer images than features, where no bootstrap knows the bias."""
     rows = []
     deviations = np.sqrt(1 / np.arange(1, 33))
@@ -167,9 +168,9 @@ def test_the_interval_of_a_fid_covers_its_mean_at_these_numbers_of_images():
         rng = np.random.default_rng(seed)
         fakes = rng.normal(size=(24, 32)) * deviations * 1.1 + shift
         reals = rng.normal(size=(20, 32)) * deviations
-        space = Space(fakes, reals, reals, key="fid")
+        space = Space(fakes, reals, reals, key=key)
         result = evaluation.FAMILIES["frechet"](None, None, space, Settings(bootstraps=50))
-        rows.append([result[key] for key in ("fid", "fid_ci_low", "fid_ci_high")])
+        rows.append([result[name] for name in (key, f"{key}_ci_low", f"{key}_ci_high")])
     values, low, high = np.array(rows).T
     mean = values.mean()
     assert ((low <= mean) & (mean <= high)).mean() >= 0.93
