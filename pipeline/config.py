@@ -10,7 +10,14 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from pipeline import paths
 from pipeline.errors import ConfigError
@@ -23,11 +30,36 @@ POINT_NETWORKS = ("points", "pacgan")
 IMAGE_NETWORKS = ("dcgan", "mlp", "veegan")
 UNLABELLED = ("celeba",)
 
+# What the monitor says of a generator in training, on `val`.
+Monitored = Literal[
+    "fd",
+    "label_kl",
+    "ndb_jsd",
+    "selfnn_ratio",
+    "within_var_ratio",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+]
+SEARCHED_SECTIONS = ("model", "loss", "train")
+NOT_SEARCHED = {
+    "train.steps": "a trial's length follows from tune.steps, so that all cost the same",
+    "train.eval_every": "it decides how a trial is measured; tune.reports says how often",
+    "train.eval_samples": "it decides how a trial is measured",
+    "train.checkpoint_every": "it changes no number",
+    "train.log_every": "it changes no number",
+    "train.device": "it decides where a trial runs, not what it finds",
+    "train.deterministic": "it decides where a trial runs, not what it finds",
+    "train.on_collapse": "a trial always ends at a collapse",
+}
+
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Betas = Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)]
+Range = tuple[float, float]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
@@ -231,6 +263,100 @@ class Registry(Section):
     name: Name | None = Field(description="Registered model. null: gan-<data.name>.")
 
 
+class Dimension(Section):
+    """What a tuned key may be: a range on a log or a linear scale, or of integers, or a list."""
+
+    log: Range | None = None
+    float_: Range | None = Field(None, alias="float")
+    int_: tuple[int, int] | None = Field(None, alias="int")
+    choice: Annotated[list[Any], Field(min_length=2)] | None = None
+
+    @field_validator("log", "float_", "int_", mode="before")
+    @classmethod
+    def _pair(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _check(self) -> Dimension:
+        given = [x for x in (self.log, self.float_, self.int_, self.choice) if x is not None]
+        if len(given) != 1:
+            raise ValueError("log, float, int or choice must be given, one of them")
+        if self.choice is None and not given[0][0] < given[0][1]:
+            raise ValueError(f"low end {given[0][0]} must lie below the high end {given[0][1]}")
+        if self.log is not None and self.log[0] <= 0:
+            raise ValueError(f"log must start above 0, not at {self.log[0]}")
+        return self
+
+    @property
+    def ends(self) -> list[Any]:
+        """The values that must be possible for all between them to be: ends, or every choice."""
+        return list(self.choice or self.log or self.float_ or self.int_ or ())
+
+
+class Bound(Section):
+    """Where a trial's figure must lie."""
+
+    min: float | None = None
+    max: float | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Bound:
+        if (self.min is None) == (self.max is None):
+            raise ValueError("min or max must be given, one of them")
+        return self
+
+
+class Tune(Section):
+    """`gan tune`: a search for better settings, in trials of equal work."""
+
+    trials: Count = Field(
+        description="The search's work, in full trials; what pruned trials save buys further ones."
+    )
+    steps: Count = Field(
+        description="A full trial's work: that of so many generator updates of the settings above. "
+        "Settings whose updates cost more get fewer."
+    )
+    space: dict[str, Dimension] = Field(
+        description="Keys of model, loss and train, each with log: [low, high], "
+        "float: [low, high], int: [low, high] or choice: [...]."
+    )
+    metric: Monitored = Field(description="The figure on val that decides.")
+    direction: Literal["minimize", "maximize"] = Field(description="Which way is better.")
+    constraints: dict[Monitored, Bound] = Field(
+        description="Figures on val, each with min: or max:; settings beyond one are collapsed."
+    )
+    sampler: Literal["tpe", "gp", "random", "grid"] = Field(
+        description="grid: every combination of choices and integers."
+    )
+    pruner: Literal["none", "hyperband", "successive_halving", "median"] = Field(
+        description="Which trials end early. A collapsed one always does."
+    )
+    reports: Annotated[int, Field(ge=2)] = Field(
+        description="Looks at a trial's samples, at equal shares of its work."
+    )
+    finalists: Annotated[int, Field(ge=0)] = Field(
+        description="Best trials that are trained again with other seeds. 0: none."
+    )
+    finalist_seeds: Annotated[int, Field(ge=2)] = Field(description="Seeds for each finalist.")
+    seed: Seed = Field(description="Of the search; trials train with the seed above.")
+    applied: str | None = Field(
+        description="Study and trial that `gan tune apply` took today's settings from."
+    )
+
+    @field_validator("space")
+    @classmethod
+    def _known(cls, space: dict[str, Dimension]) -> dict[str, Dimension]:
+        known = searched_keys()
+        for key in space:
+            if key in NOT_SEARCHED:
+                raise ValueError(f"{key} cannot be searched: {NOT_SEARCHED[key]}")
+            if key not in known:
+                close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+                hint = f"; did you mean {close[0]}?" if close else ""
+                raise ValueError(f"{key} is no key of model, loss or train{hint}")
+        return space
+
+
 class Params(Section):
     """params.yaml."""
 
@@ -244,6 +370,7 @@ class Params(Section):
     report: Report
     tracking: Tracking
     registry: Registry
+    tune: Tune
 
     @model_validator(mode="after")
     def _check(self) -> Params:
@@ -277,6 +404,23 @@ class Params(Section):
                 "data.image_size: dcgan makes images of 28, 32 or 64 pixels, "
                 f"not {self.data.image_size}; choose one of these or model.name: mlp"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_space(self) -> Params:
+        """Every end of every range must be possible, or trials would fail one by one."""
+        for key, dimension in self.tune.space.items():
+            name, leaf = key.split(".")
+            section: Section = getattr(self, name)
+            for value in dimension.ends:
+                try:
+                    type(section).model_validate({**section.model_dump(), leaf: value})
+                except ValidationError as error:
+                    problem = error.errors()[0]
+                    raise ValueError(
+                        f"tune.space: {key} cannot be {value!r}: "
+                        + problem["msg"].removeprefix("Value error, ")
+                    ) from None
         return self
 
     @property
@@ -333,6 +477,15 @@ def known_keys() -> list[str]:
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             keys += [f"{name}.{key}" for key in field.annotation.model_fields]
     return keys
+
+
+def searched_keys() -> list[str]:
+    """Every key that a search may try values of."""
+    return [
+        key
+        for key in known_keys()
+        if key.split(".")[0] in SEARCHED_SECTIONS and "." in key and key not in NOT_SEARCHED
+    ]
 
 
 def _explain(problem: Any) -> str:

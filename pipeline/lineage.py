@@ -86,6 +86,26 @@ def flatten(params: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def tuned_mark(study: str, trial: int, params: dict[str, Any]) -> str:
+    """What `tune.applied` says of settings that a trial found: study, trial, and their hash."""
+    return f"{study}/{trial}/{_settings_hash(params)}"
+
+
+def tuned_tags(params: dict[str, Any]) -> dict[str, str]:
+    """Study and trial that these params (nested) came from, as tags; none once they are changed."""
+    mark = params["tune"]["applied"]
+    if not mark:
+        return {}
+    study, trial, digest = mark.rsplit("/", 2)
+    if digest != _settings_hash(params):
+        return {}
+    return {"tune_study": study, "tune_trial": trial}
+
+
+def _settings_hash(params: dict[str, Any]) -> str:
+    return files.json_hash({name: params[name] for name in ("model", "loss", "train")})[:8]
+
+
 def exp_name() -> str | None:
     """The DVC experiment that this process belongs to, if any."""
     return os.environ.get("DVC_EXP_NAME") or None

@@ -49,3 +49,8 @@ def feature_cache() -> Path:
 def undelivered() -> Path:
     """Runs that no tracking server has taken yet; `gan sync` delivers them."""
     return shared_root() / ".undelivered"
+
+
+def tuning() -> Path:
+    """The studies of `gan tune`, and what their trials leave behind."""
+    return shared_root() / ".tuning"

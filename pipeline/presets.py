@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,26 @@ def use(name: str, path: Path = paths.PARAMS, folder: Path = paths.PRESETS) -> l
     Returns the changed keys, "train.steps: 7000 -> 20000". Raises ConfigError, and leaves the file
     as it was, for an unknown preset and where the result would not be valid.
     """
+    return write(_yaml().load(text(name, folder)), path)
+
+
+def write(changes: Mapping[str, Any], path: Path = paths.PARAMS) -> list[str]:
+    """Write nested `changes` into params.yaml, comments and all other keys kept; as `use`."""
+    yaml = _yaml()
+    before = config.read_yaml(path)
+    document = yaml.load(path.read_text(encoding="utf-8"))
+    _write_into(document, changes)
+    stream = io.StringIO()
+    yaml.dump(document, stream)
+    after = merged(before, dict(changes))
+    config.check(after, path)
+    files.write_bytes(path, stream.getvalue().encode())
+    old, new = lineage.flatten(before), lineage.flatten(after)
+    return [f"{key}: {old.get(key)} -> {new[key]}" for key in new if new[key] != old.get(key)]
+
+
+def _yaml() -> Any:
+    """Reads and writes as the file is: quotes, long lines, null."""
     from ruamel.yaml import YAML
 
     yaml = YAML()
@@ -65,16 +86,7 @@ def use(name: str, path: Path = paths.PARAMS, folder: Path = paths.PRESETS) -> l
     yaml.representer.add_representer(
         type(None), lambda own, _: own.represent_scalar("tag:yaml.org,2002:null", "null")
     )
-    before = config.read_yaml(path)
-    document = yaml.load(path.read_text(encoding="utf-8"))
-    _write_into(document, yaml.load(text(name, folder)))
-    stream = io.StringIO()
-    yaml.dump(document, stream)
-    after = merged(before, overlay(name, folder))
-    config.check(after, path)
-    files.write_bytes(path, stream.getvalue().encode())
-    old, new = lineage.flatten(before), lineage.flatten(after)
-    return [f"{key}: {old.get(key)} -> {new[key]}" for key in new if new[key] != old.get(key)]
+    return yaml
 
 
 def _write_into(document: Any, changes: Any) -> None:

@@ -84,10 +84,10 @@ def _lines(description: str, total: int, start: int) -> Callable[..., None]:
             return
         last = now
         rate = done / (now - began)
-        left = (total - start - done) / rate
+        left = f"{(total - start - done) / rate:.0f} s" if rate else "?"
         tail = f", {note}" if note else ""
         log.info(
-            "%s: %d of %d, %.0f/s, %.0f s left%s",
+            "%s: %d of %d, %.0f/s, %s left%s",
             description,
             start + done,
             total,

@@ -20,7 +20,7 @@ NO_NUMBER = {
     "train.log_every",
     "evaluate.batch_size",
 }
-NO_STAGE = ("tracking", "registry")
+NO_STAGE = ("tracking", "registry", "tune")
 
 
 def test_every_key_that_changes_a_number_is_some_stages_param() -> None:

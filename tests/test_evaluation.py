@@ -129,7 +129,8 @@ def test_a_class_without_variety_is_seen(reference):
 
 def test_monitor_and_evaluation_give_the_same_figures(reference, settings, of_reals):
     signals = evaluation.monitor(*draw(1000, 2), reference)
-    assert set(signals) == {"fd", "label_kl", "ndb_jsd", "selfnn_ratio", "within_var_ratio"}
+    collapse = {"fd", "label_kl", "ndb_jsd", "selfnn_ratio", "within_var_ratio"}
+    assert set(signals) == collapse | {"precision", "recall", "density", "coverage"}
     assert signals == {key: of_reals[key] for key in signals}
 
 

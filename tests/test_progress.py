@@ -28,3 +28,12 @@ def test_few_lines_for_quick_work(caplog: pytest.LogCaptureFixture) -> None:
         for _ in range(5):
             advance()
     assert len(caplog.messages) == 1
+
+
+def test_work_without_progress_has_no_end_in_sight(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    with caplog.at_level("INFO"), progress.bar("work", 10) as advance:
+        advance(0)
+    assert "0 of 10, 0/s, ? left" in caplog.text

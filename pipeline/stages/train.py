@@ -12,7 +12,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from pipeline import errors, files, lineage, logs, paths, progress
@@ -57,6 +56,7 @@ def main() -> None:
         params=values,
         dataset={"name": data.name, "digest": data.digest, "source": params.data.source},
     )
+    run.tags.update(lineage.tuned_tags(values))
     run.tags.update(device=devices.describe(device), precision=str(precision).split(".")[1])
 
     monitor = Monitor(
@@ -113,17 +113,15 @@ def _grids(
     """What draws the samples over time; writes the picture of reals beside them."""
     if split.points:
         reals = split.images[: callbacks.POINTS]
-        labels = np.arange(callbacks.POINTS) % n_classes if n_classes else None
         save_png(folder / "reals.png", scatter(reals, reals))
     else:
         reals = callbacks.reals_for_grid(split.images, split.labels, n_classes)
-        labels = callbacks.grid_labels(n_classes) if n_classes else None
         save_grid(folder / "reals.png", reals, callbacks.COLUMNS)
-    return callbacks.Grids(
+    return callbacks.grids_of(
+        split,
         folder,
         latent_dim=params.model.latent_dim,
-        labels=labels,
-        beneath=reals if split.points else None,
+        n_classes=n_classes,
         seed=params.seed,
         on_file=live.image,
     )

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.processes import this_process
 from pipeline.tracking import runs, store
-from pipeline.tracking.deliver import grid_key, reason
+from pipeline.tracking.background import Background
+from pipeline.tracking.deliver import grid_key
 from pipeline.tracking.record import RunRecord
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
-
-log = logging.getLogger(__name__)
 
 
 class LiveRun:
@@ -36,9 +33,9 @@ class LiveRun:
         self._upload_every = upload_every
         self._uploaded = time.monotonic()
         self._pending: list[runs.Row] = []
-        self._client: MlflowClient | None = None  # None: nothing to write to, or no longer
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tracking")
-        self._submit(self._begin)
+        self._client: MlflowClient | None = None  # None: nothing to write
+        self._background = Background("the training goes on, and delivers them at its end.")
+        self._background.submit(self._begin)
 
     def log(self, rows: list[dict[str, Any]]) -> None:
         """Take rows of the history (keys as the columns of history.csv) for the next upload."""
@@ -48,39 +45,19 @@ class LiveRun:
 
     def image(self, step: int, path: Path) -> None:
         """Upload the sample grid of `step`, a file that stays."""
-        self._submit(self._image, step, path)
+        self._background.submit(self._image, step, path)
 
     def close(self, status: str | None = None) -> None:
         """Upload what is left and wait for it; `status` marks a run that ends here, as KILLED."""
         self._flush()
         if status:
-            self._submit(self._end, status)
-        self._executor.shutdown()
+            self._background.submit(self._end, status)
+        self._background.close()
 
     def _flush(self) -> None:
         rows, self._pending = self._pending, []
         self._uploaded = time.monotonic()
-        self._submit(self._log, rows)
-
-    def _submit(self, work: Callable[..., None], *arguments: Any) -> None:
-        self._executor.submit(self._guarded, work, *arguments)
-
-    def _guarded(self, work: Callable[..., None], *arguments: Any) -> None:
-        if self._client is None and work != self._begin:
-            return
-        try:
-            work(*arguments)
-        except (
-            Exception
-        ) as error:  # MLflow, requests, SQLAlchemy and storage clients raise their own
-            self._client = None
-            log.debug("live tracking failed", exc_info=True)
-            log.warning(
-                "MLflow at %s does not take the curves (%s); the training goes on, and delivers "
-                "them at its end.",
-                store.shown_uri(),
-                reason(error),
-            )
+        self._background.submit(self._log, rows)
 
     def _begin(self) -> None:
         client, experiment_id = store.ready(self._record.experiment)
@@ -91,20 +68,22 @@ class LiveRun:
             return  # the same training again, by force: the store has it all
         self._run_id = run.info.run_id
         client.update_run(self._run_id, status="RUNNING")
-        client.set_tag(self._run_id, runs.PROCESS, runs.this_process())
+        client.set_tag(self._run_id, runs.PROCESS, this_process())
         runs.describe(client, run, self._record, self._record.params)
         self._last_step = runs.last_step(client, self._run_id)
         self._images = runs.logged_images(client, self._run_id)
         self._client = client
 
     def _log(self, rows: list[runs.Row]) -> None:
-        assert self._client is not None
+        if self._client is None:
+            return
         self._last_step = runs.log_history(
             self._client, self._run_id, rows, started=self._record.started, after=self._last_step
         )
 
     def _image(self, step: int, path: Path) -> None:
-        assert self._client is not None
+        if self._client is None:
+            return
         key, _ = grid_key(path)
         if (key, step) not in self._images:
             runs.log_image(
@@ -118,5 +97,6 @@ class LiveRun:
             self._images.add((key, step))
 
     def _end(self, status: str) -> None:
-        assert self._client is not None
+        if self._client is None:
+            return
         self._client.set_terminated(self._run_id, status=status)

@@ -7,13 +7,12 @@ same point only once.
 from __future__ import annotations
 
 import json
-import os
-import socket
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import lineage
+from pipeline.processes import is_gone
 from pipeline.tracking import views
 from pipeline.tracking.record import RunRecord
 
@@ -154,27 +153,11 @@ def log_image(
         client.log_image(run_id, image, key=key, step=step, timestamp=timestamp)
 
 
-def this_process() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}"
-
-
 def end_stale_runs(client: MlflowClient, experiment_id: str, keep: str) -> None:
     """Mark KILLED the RUNNING runs whose process on this host is gone, but for train_key `keep`."""
-    host = socket.gethostname()
     for run in client.search_runs([experiment_id], "attributes.status = 'RUNNING'"):
-        name, _, pid = run.data.tags.get(PROCESS, "").rpartition(":")
-        if name == host and run.data.tags.get("train_key") != keep and not _alive(int(pid)):
+        if run.data.tags.get("train_key") != keep and is_gone(run.data.tags.get(PROCESS, "")):
             client.set_terminated(run.info.run_id, status="KILLED")
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _tags(record: RunRecord, parent_id: str | None) -> dict[str, str]:

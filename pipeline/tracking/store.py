@@ -152,8 +152,10 @@ def _experiment_id(client: MlflowClient, name: str) -> str:
             f"--experiment-id {found.experiment_id}) or give tracking.experiment another name"
         )
     if views.VIEW not in found.tags:
-        created = found.creation_time or 0
-        for key, value in views.experiment_tags(found.experiment_id, created).items():
-            if key not in found.tags:  # a note may be a user's
-                client.set_experiment_tag(found.experiment_id, key, value)
+        with lock():  # two that set one tag at once: the second fails
+            found = client.get_experiment(found.experiment_id)
+            created = found.creation_time or 0
+            for key, value in views.experiment_tags(found.experiment_id, created).items():
+                if key not in found.tags:  # a note may be a user's
+                    client.set_experiment_tag(found.experiment_id, key, value)
     return str(found.experiment_id)

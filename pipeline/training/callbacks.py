@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.datasets.prepared import Split
 from pipeline.errors import UserError
 from pipeline.grids import one_class_a_row, save_grid, save_png
 from pipeline.sampling import generate, latents
@@ -35,13 +36,17 @@ class ShowProgress(Callback):
         self.shown = state.step
 
 
+class Diverged(UserError):
+    """A figure of the training is not a number any more."""
+
+
 class StopOnDivergence(Callback):
     """Ends the training with a message at the first figure that is not a number."""
 
     def on_step(self, state: State, row: Row) -> None:
         bad = [name for name, value in row.items() if not math.isfinite(value)]
         if bad:
-            raise UserError(
+            raise Diverged(
                 f"the training diverged: {', '.join(bad)} not finite at step {state.step}; "
                 "lower train.lr_g and train.lr_d, or set train.precision: fp32"
             )
@@ -80,6 +85,29 @@ class Grids(Callback):
         else:
             save_png(path, scatter(samples, self.beneath))
         self.on_file(state.step, path)
+
+
+def grids_of(
+    split: Split,
+    folder: Path,
+    *,
+    latent_dim: int,
+    n_classes: int,
+    seed: int,
+    on_file: Callable[[int, Path], None],
+) -> Grids:
+    """`Grids` as they suit the samples of a split; `n_classes` 0 for an unconditional model."""
+    labels = None
+    if n_classes:
+        labels = np.arange(POINTS) % n_classes if split.points else grid_labels(n_classes)
+    return Grids(
+        folder,
+        latent_dim=latent_dim,
+        labels=labels,
+        seed=seed,
+        on_file=on_file,
+        beneath=split.images[:POINTS] if split.points else None,
+    )
 
 
 def grid_labels(n_classes: int, rows: int = 10) -> np.ndarray:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import paths
+from pipeline.processes import this_process
 from pipeline.tracking import deliver, runs, store
 from pipeline.tracking.live import LiveRun
 
@@ -45,7 +46,7 @@ def test_a_running_training_shows_its_curves_and_pictures(workspace: Path) -> No
     live.close()
 
     assert the_run().info.status == "RUNNING"
-    assert the_run().data.tags[runs.PROCESS] == runs.this_process()
+    assert the_run().data.tags[runs.PROCESS] == this_process()
     assert the_run().data.params["train.lr_g"] == "0.0002"
     assert steps() == [50, 100]
     assert runs.logged_images(store.ready("gan")[0], the_run().info.run_id) == {("samples", 100)}
@@ -70,7 +71,7 @@ def test_a_live_run_completed_by_delivery_equals_one_delivered_at_once(
 def test_rows_wait_for_the_next_upload_or_for_the_end() -> None:
     live = LiveRun(outs.train_record(A, **RUNNING), upload_every=3600.0)
     live.log(outs.history()[:3])
-    live._executor.submit(lambda: None).result()
+    live._background._executor.submit(lambda: None).result()
     assert steps() == []
     live.close(status="KILLED")
 
@@ -98,8 +99,8 @@ def test_runs_of_dead_processes_end_and_those_of_others_go_on() -> None:
     client, experiment_id = store.ready("gan")
     owners = {
         "1": dead_process(),
-        "2": runs.this_process(),
-        "3": "another-host:1",
+        "2": this_process(),
+        "3": "another-host:1:0",
         A[0]: dead_process(),
     }
     for name, owner in owners.items():

@@ -1,0 +1,45 @@
+"""When the monitor's signals say that a generator has collapsed: a rule over its evaluations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+# A signal beyond its bound is a sign of collapse: classes or bins of the data that are missing, or
+# samples that lie far closer together than reals do. Samples of an untrained generator show the
+# same signs, which is why a warm-up goes before.
+HIGHEST = {"label_kl": 0.3, "ndb_jsd": 0.25}
+LOWEST = {"selfnn_ratio": 0.5}
+
+
+@dataclass
+class CollapseAlarm:
+    """Sounds where the same training shows signs of collapse `patience` evaluations in a row."""
+
+    warm_up: float = 1 / 3  # share of the training in which nothing counts
+    patience: int = 2
+    _in_a_row: int = field(default=0, init=False)
+
+    def hears(self, signals: Mapping[str, float], progress: float) -> str | None:
+        """The reason for an alarm, or None. `progress` in [0, 1] is how far the training is.
+
+        `signals` are the monitor's figures; call it once an evaluation.
+        """
+        found = signs(signals) if progress > self.warm_up else []
+        self._in_a_row = self._in_a_row + 1 if found else 0
+        return ", ".join(found) if self._in_a_row >= self.patience else None
+
+
+def signs(signals: Mapping[str, float]) -> list[str]:
+    """The signals beyond their bounds, in words."""
+    high = [
+        f"{name} {signals[name]:.3g} (at most {bound:g})"
+        for name, bound in HIGHEST.items()
+        if signals[name] > bound
+    ]
+    low = [
+        f"{name} {signals[name]:.3g} (at least {bound:g})"
+        for name, bound in LOWEST.items()
+        if signals[name] < bound
+    ]
+    return high + low

@@ -1,0 +1,1 @@
+"""Searching for better settings with Optuna, in trials of equal work."""

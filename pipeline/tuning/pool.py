@@ -1,0 +1,125 @@
+"""One or several workers on this machine, and how far they are."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import optuna
+import torch
+
+from pipeline import progress
+from pipeline.errors import UserError
+from pipeline.tuning import ledger, objective, studies, worker
+
+log = logging.getLogger(__name__)
+
+DEATHS = 3  # of its workers that a pool makes up for
+POLL_SECONDS = 0.5
+
+
+def run(study: optuna.Study, url: str, bench: objective.Bench, workers: int) -> None:
+    """Do all that the study has to do, in this process or in `workers` of them.
+
+    The cores are shared out, and the GPUs given in turn. Raises UserError where workers keep
+    dying, and KeyboardInterrupt, after they have ended well, where this process is interrupted.
+    """
+    worker.reap(study)
+    if not worker.has_work(study):
+        return
+    with _progress(study, bench) as advance:
+        if workers == 1:
+            worker.work(study, bench, advance)
+        else:
+            _run_many(study, url, workers, advance)
+
+
+def _run_many(study: optuna.Study, url: str, workers: int, advance: Callable[[], None]) -> None:
+    pool = {i: _start(study, url, i, workers) for i in range(workers)}
+    deaths = 0
+    try:
+        while pool:
+            time.sleep(POLL_SECONDS)
+            advance()
+            for i, process in list(pool.items()):
+                code = process.poll()
+                if code is None:
+                    continue
+                del pool[i]
+                worker.reap(study)
+                if code in (1, 2):  # it has said why
+                    raise UserError("a worker of the search has stopped")
+                deaths += code != 0
+                if deaths > DEATHS:
+                    raise UserError(
+                        f"{deaths} workers were killed, the last by signal {-code}: out of memory? "
+                        "Try fewer --workers; the same command goes on"
+                    )
+                if worker.has_work(study):  # it died, or another did after it had ended
+                    pool[i] = _start(study, url, i, workers)
+    finally:
+        for process in pool.values():
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+        for process in pool.values():
+            process.wait()
+        worker.reap(study)
+
+
+def _start(study: optuna.Study, url: str, index: int, workers: int) -> subprocess.Popen[bytes]:
+    threads = max(1, len(os.sched_getaffinity(0)) // workers)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    gpus = torch.cuda.device_count()
+    if gpus:
+        environment["CUDA_VISIBLE_DEVICES"] = str(index % gpus)
+    command = [sys.executable, "-m", "pipeline.tuning.worker", url, study.study_name]
+    return subprocess.Popen(
+        [*command, "--threads", str(threads)], env=environment, start_new_session=True
+    )
+
+
+@contextlib.contextmanager
+def _progress(study: optuna.Study, bench: objective.Bench) -> Iterator[Callable[[], None]]:
+    """A bar over the study's work, counted in steps of today's settings."""
+    steps, reports = bench.params.tune.steps, bench.params.tune.reports
+
+    def done() -> int:
+        return round(ledger.done(study.get_trials(deepcopy=False), reports) * steps)
+
+    start = done()
+    total = round(_full_trials(study) * steps)
+    shown = start
+    with progress.bar("finals" if studies.is_finals(study) else "tune", total, start) as bar:
+
+        def advance() -> None:
+            nonlocal shown
+            now = max(shown, min(done(), total))  # what a dead worker did is to be done again
+            bar(now - shown, note=_note(study, bench))
+            shown = now
+
+        yield advance
+
+
+def _full_trials(study: optuna.Study) -> float:
+    if studies.only_queued(study):
+        trials = study.get_trials(deepcopy=False)
+        return sum(ledger.WITHDRAWN not in t.user_attrs for t in trials) - len(
+            ledger.replaced(trials)
+        )
+    return studies.budget(study)
+
+
+def _note(study: optuna.Study, bench: objective.Bench) -> str:
+    trials = study.get_trials(deepcopy=False)
+    best = ledger.best(trials, bench.params.tune.direction)
+    if not best:
+        return f"{len(ledger.counted(trials))} trials"
+    return (
+        f"{len(ledger.counted(trials))} trials, best {bench.params.tune.metric} "
+        f"{best[0].value:.3g} (trial {best[0].number})"
+    )

@@ -1,0 +1,85 @@
+"""A scratch project with the ring's points prepared, on which a trial takes a fraction of a second."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline import config, presets
+from pipeline.stages import features, prepare
+
+ROOT = Path(__file__).parents[2]
+
+TINY: dict[str, Any] = {
+    "data": {"draws": 2000},
+    "model": {"width": 16},
+    "train": {"batch_size": 32, "eval_samples": 100, "steps": 100},
+    "tune": {
+        "trials": 3,
+        "steps": 12,
+        "reports": 3,
+        "pruner": "none",
+        "constraints": {"label_kl": {"max": 20.0}},
+        "finalists": 1,
+        "finalist_seeds": 2,
+    },
+}
+
+
+def write_params(folder: Path, changes: dict[str, Any]) -> dict[str, Any]:
+    """params.yaml of `folder`: the ring's preset, small, with `changes`; constraints replaced."""
+    values = presets.overlay("default", ROOT / "presets")
+    for overlay in (presets.overlay("ring", ROOT / "presets"), TINY, changes):
+        values = presets.merged(values, overlay)
+        for key in ("space", "constraints"):
+            if key in overlay.get("tune", {}):
+                values["tune"][key] = overlay["tune"][key]
+    config.check(values)
+    with (folder / "params.yaml").open("w") as file:
+        YAML().dump(values, file)
+    return values
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made once: data and features of the ring."""
+    folder = tmp_path_factory.mktemp("ring")
+    for name in ("dvc.yaml", "presets", "pipeline"):
+        (folder / name).symlink_to(ROOT / name)
+    write_params(folder, {})
+    with contextlib.chdir(folder):
+        prepare.main()
+        features.main()
+    return folder
+
+
+Project = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def project(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., dict[str, Any]]:
+    """Makes a project of its own in the working directory; called with changes of its params."""
+    for name in ("dvc.yaml", "presets", "pipeline"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    for name in ("data", "models"):
+        shutil.copytree(prepared / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@localhost"]
+    for command in (["init", "--quiet"], ["commit", "--quiet", "--allow-empty", "-m", "start"]):
+        subprocess.run([*git, *command], cwd=tmp_path, check=True)
+
+    def make(**changes: Any) -> dict[str, Any]:
+        return write_params(tmp_path, changes)
+
+    return make

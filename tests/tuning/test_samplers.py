@@ -1,0 +1,56 @@
+"""Samplers: the same trial number draws the same, whoever asks."""
+
+from __future__ import annotations
+
+import optuna
+import pytest
+
+from pipeline.tuning.samplers import PRUNERS, SAMPLERS, SeededByNumber
+
+
+def draws(name: str, sittings: list[int], seed: int = 0) -> list[dict[str, float]]:
+    """What is sampled in sittings of so many trials each, every one with a sampler of its own."""
+    storage = optuna.storages.InMemoryStorage()
+    optuna.create_study(storage=storage, study_name="s")
+    for n in sittings:
+        sampler = SeededByNumber(SAMPLERS[name], seed)
+        study = optuna.load_study(storage=storage, study_name="s", sampler=sampler)
+        study.optimize(lambda t: (t.suggest_float("x", 0, 1) - 0.3) ** 2, n_trials=n)
+    return [t.params for t in optuna.load_study(storage=storage, study_name="s").trials]
+
+
+@pytest.mark.parametrize("name", ["tpe", "random"])
+def test_an_interrupted_search_draws_as_an_uninterrupted_one(name: str) -> None:
+    assert draws(name, [14]) == draws(name, [5, 8, 1])
+    assert draws(name, [3], seed=1) != draws(name, [3])
+
+
+def test_the_process_gets_no_warning_from_gp() -> None:
+    assert len(draws("gp", [2])) == 2
+
+
+@pytest.mark.parametrize("name", PRUNERS)
+def test_a_pruner_never_ends_the_first_trial(name: str) -> None:
+    """Today's settings come first, and all is held against their figure."""
+    study = optuna.create_study(pruner=PRUNERS[name](9))
+    trial = study.ask()
+    for look in range(1, 10):
+        trial.report(100.0, look)
+        assert not trial.should_prune()
+
+
+@pytest.mark.parametrize("name", set(PRUNERS) - {"none"})
+def test_a_pruner_ends_what_lies_behind(name: str) -> None:
+    study = optuna.create_study(pruner=PRUNERS[name](9))
+    for value in (1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9):
+        trial = study.ask()
+        for look in range(1, 10):
+            trial.report(value, look)
+            trial.should_prune()  # halving counts those that asked
+        study.tell(trial, value)
+    trial = study.ask()
+    pruned = []
+    for look in range(1, 10):
+        trial.report(50.0, look)
+        pruned.append(trial.should_prune())
+    assert any(pruned)
