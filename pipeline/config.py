@@ -51,7 +51,7 @@ NOT_SEARCHED = {
     "train.log_every": "it changes no number",
     "train.device": "it decides where a trial runs, not what it finds",
     "train.deterministic": "it decides where a trial runs, not what it finds",
-    "train.on_collapse": "a trial always ends at a collapse",
+    "train.on_collapse": "tune.pruner says what becomes of a collapsed trial",
 }
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -329,7 +329,7 @@ class Tune(Section):
         description="grid: every combination of choices and integers."
     )
     pruner: Literal["none", "hyperband", "successive_halving", "median"] = Field(
-        description="Which trials end early. A collapsed one always does."
+        description="Which trials end early; a collapsed one does at once. none: not even that."
     )
     reports: Annotated[int, Field(ge=2)] = Field(
         description="Looks at a trial's samples, at equal shares of its work."

@@ -82,13 +82,7 @@ def run(values: dict[str, Any], seeds: Sequence[int], folder: Path) -> list[dict
 
 def _make(values: dict[str, Any], key: str, work: Path, results: Path) -> None:
     """Run what this seed still needs in `work`, and keep its result."""
-    _lay_out(work, values)
-    once, marker = _key(values, ONCE), work / "prepared.key"
-    if not marker.is_file() or marker.read_text() != once:
-        marker.unlink(missing_ok=True)
-        for stage in ONCE:
-            _stage(stage, work)
-        marker.write_text(once)
+    prepare(values, work)
     began = time.monotonic()
     for stage in PER_SEED:
         _stage(stage, work)
@@ -104,6 +98,17 @@ def _make(values: dict[str, Any], key: str, work: Path, results: Path) -> None:
         "protocol": protocol,
     }
     files.write_json(results / f"{key}.json", record)
+
+
+def prepare(values: dict[str, Any], work: Path) -> None:
+    """Lay out the folder `work` for `values`, with data and features, unless they are there."""
+    _lay_out(work, values)
+    once, marker = _key(values, ONCE), work / "prepared.key"
+    if not marker.is_file() or marker.read_text() != once:
+        marker.unlink(missing_ok=True)
+        for stage in ONCE:
+            _stage(stage, work)
+        marker.write_text(once)
 
 
 def _lay_out(work: Path, values: dict[str, Any]) -> None:

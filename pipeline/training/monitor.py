@@ -14,18 +14,28 @@ from pipeline.sampling import class_labels, sample_images
 class Monitor:
     """Called with a generator, the figures of `evaluation.monitor` on its samples.
 
+    They are held to the reals of `split`; only measurements of a benchmark may take another than
+    `val`.
+
     The same `n` latent vectors each time, drawn from `seed`; a conditional generator gets the
     classes in their proportions in training.
     """
 
     def __init__(
-        self, data: Prepared, *, n: int, seed: int, conditional: bool, device: torch.device
+        self,
+        data: Prepared,
+        *,
+        n: int,
+        seed: int,
+        conditional: bool,
+        device: torch.device,
+        split: str = "val",
     ) -> None:
         counts = data.manifest["splits"]["train"]["class_counts"]
         self.extractor = extractor.load().to(device)
         self.reference = evaluation.build_reference(
-            np.load(paths.FEATURES / "val.npy"),
-            np.load(paths.FEATURES / "val_logits.npy"),
+            np.load(paths.FEATURES / f"{split}.npy"),
+            np.load(paths.FEATURES / f"{split}_logits.npy"),
             counts,
             evaluation.benchmark_of(data.manifest),
         )

@@ -40,7 +40,7 @@ def work(
     A trial that is interrupted is queued again. Raises ConfigError where nearly no combination of
     the space is possible.
     """
-    finals = studies.is_finals(study)
+    prunes = not studies.is_finals(study) and bench.params.tune.pruner != "none"
 
     def one(trial: Trial) -> float:
         trial.set_user_attr(ledger.PROCESS, this_process())
@@ -48,7 +48,7 @@ def work(
             reason = _surplus(study, trial)
             if reason:
                 raise objective.Withdrawn(reason)
-            return objective.run(trial, bench, pruned=not finals, advance=advance)
+            return objective.run(trial, bench, pruned=prunes, advance=advance)
         except objective.Withdrawn as why:
             trial.set_user_attr(ledger.WITHDRAWN, str(why))
             raise

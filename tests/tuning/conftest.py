@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 
 from pipeline import config, presets
 from pipeline.stages import features, prepare
+from pipeline.tracking import store
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,6 +55,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("dvc.yaml", "presets", "pipeline"):
         (folder / name).symlink_to(ROOT / name)
     write_params(folder, {})
+    store._create(folder / "mlflow.db", folder / "mlartifacts")
     with contextlib.chdir(folder):
         prepare.main()
         features.main()
@@ -72,6 +74,10 @@ def project(
         (tmp_path / name).symlink_to(ROOT / name)
     for name in ("data", "models"):
         shutil.copytree(prepared / name, tmp_path / name)
+    # A new store is a copy: running the migrations takes a second each time.
+    monkeypatch.setattr(
+        store, "_create", lambda database, artifacts: shutil.copy(prepared / "mlflow.db", database)
+    )
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -24,7 +24,7 @@ RATES = {"train.lr_g": {"log": [1e-4, 1e-2]}, "train.d_steps": {"int": [1, 3]}}
 
 @pytest.fixture(autouse=True)
 def no_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A dozen updates leave every generator as good as collapsed."""
+    """A dozen updates leave every generator as good as collapsed: none shall be pruned for it."""
     monkeypatch.setattr(collapse, "HIGHEST", {})
     monkeypatch.setattr(collapse, "LOWEST", {})
 
@@ -105,13 +105,22 @@ def test_a_diverged_trial_has_a_reason_and_no_figure(
 
 
 def test_a_collapsed_trial_is_pruned_with_the_signals(project: Project, alarm: None) -> None:
-    values = project(tune={"space": RATES, "finalists": 0, "reports": 6, "trials": 1})
+    values = project(
+        tune={"space": RATES, "finalists": 0, "reports": 6, "trials": 1, "pruner": "median"}
+    )
     study = run(values)
     for trial in ledger.counted(study.trials):
         assert trial.state == TrialState.PRUNED
         assert "collapsed: selfnn_ratio" in trial.user_attrs[ledger.REASON]
         assert 1 / 3 < ledger.share(trial) < 1  # after the warm-up
         assert "label_kl" in trial.constraints
+
+
+def test_without_a_pruner_even_a_collapsed_trial_runs_to_its_end(
+    project: Project, alarm: None
+) -> None:
+    (trial,) = run(project(tune={"space": RATES, "finalists": 0, "trials": 1})).trials
+    assert (trial.state, ledger.share(trial)) == (TrialState.COMPLETE, 1.0)
 
 
 def test_a_broken_constraint_makes_a_trial_unsound(project: Project) -> None:
@@ -211,7 +220,11 @@ def test_mlflow_has_a_run_for_the_study_and_a_child_for_each_trial(project: Proj
 
 
 def test_mlflow_says_of_a_pruned_trial_that_it_was_and_why(project: Project, alarm: None) -> None:
-    run(project(tune={"space": RATES, "finalists": 0, "trials": 1, "reports": 6}))
+    run(
+        project(
+            tune={"space": RATES, "finalists": 0, "trials": 1, "reports": 6, "pruner": "median"}
+        )
+    )
     client, experiment = store.ready("gan-tune")
     (child,) = client.search_runs([experiment], "attributes.run_name = 'trial 0'")
     assert child.info.status == "KILLED"
