@@ -164,6 +164,15 @@ class Train(Section):
     betas_d: Betas = Field(description="Adam's betas for D.")
     d_steps: Count = Field(description="D updates per round.")
     g_steps: Count = Field(description="G updates per round.")
+    augment: list[
+        Literal["translation", "cutout", "colour", "flip", "rotation", "scale", "crop"]
+    ] = Field(
+        description="Of all that D sees, in this order. [translation, cutout, colour] is "
+        "DiffAugment; []: none."
+    )
+    augment_p: Annotated[float, Field(gt=0, le=1)] = Field(
+        description="Share of the images that each of `augment` changes."
+    )
     balance: Literal["fixed"] = Field(description="fixed: d_steps and g_steps as given.")
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
         description="Decay of G's moving average per generator update."
@@ -271,6 +280,11 @@ class Params(Section):
             raise ValueError(
                 f"evaluate.extractor: inception sees images, and data.source {self.data.source} "
                 "has points; set it to domain"
+            )
+        if self.data.source in POINTS and self.train.augment:
+            raise ValueError(
+                f"train.augment: it changes images, and data.source {self.data.source} has "
+                "points; set it to []"
             )
         if self.model.name == "dcgan" and self.data.image_size not in (28, 32, 64):
             raise ValueError(

@@ -53,6 +53,8 @@ def test_every_key_is_documented_or_obvious(values: dict[str, Any]) -> None:
         ("data", "source", "ring", ["model.name: dcgan makes images", "points", "preset use ring"]),
         ("model", "name", "pacgan", ["model.name: pacgan makes points", "dcgan"]),
         ("data", "source", "stacked_mnist", ["data.channels must be 3"]),
+        ("train", "augment", ["blur"], ["train.augment", "'blur'", "'translation'"]),
+        ("train", "augment_p", 0.0, ["train.augment_p", "greater than 0"]),
     ],
 )
 def test_a_wrong_value_names_key_value_and_what_is_allowed(

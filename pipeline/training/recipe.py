@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from pipeline.augment import Augment
 from pipeline.config import Params
 from pipeline.errors import UserError
 from pipeline.losses import LOSSES
@@ -72,7 +73,14 @@ def make_task(
         batch_size=params.train.batch_size,
         seed=params.seed,
         device=device,
+        augment=augmentation(params),
     )
+
+
+def augmentation(params: Params) -> Augment | None:
+    """What is done to images before D sees them, if anything."""
+    settings = params.train
+    return Augment(settings.augment, settings.augment_p) if settings.augment else None
 
 
 def regularizers(params: Params) -> list[Regularizer]:

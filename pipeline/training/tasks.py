@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pipeline.augment import Augment
 from pipeline.training import randomness
 
 # Up to here a set is copied to the device once; a larger one is read from disk batch by batch.
@@ -41,6 +42,7 @@ class Batch:
     images: Tensor  # (N, C, H, W) in [-1, 1], channels last; points (N, D)
     latents: Tensor  # (N, latent_dim)
     labels: Tensor | None  # (N,) int64
+    draws: randomness.Draws  # what else is drawn while this batch is used
 
 
 class Generate:
@@ -59,7 +61,9 @@ class Generate:
         batch_size: int,
         seed: int,
         device: torch.device,
+        augment: Augment | None = None,  # of all that D sees
     ) -> None:
+        self.augment = augment
         self.n, self.batch_size, self.latent_dim = len(images), batch_size, latent_dim
         self.seed, self.device = seed, device
         resident = images.nbytes <= RESIDENT_BYTES
@@ -75,7 +79,8 @@ class Generate:
             pixels = torch.from_numpy(self.images[chosen.numpy()]).to(self.device)
         images = for_networks(pixels)
         labels = None if self.labels is None else self.labels[chosen.to(self.device)]
-        return Batch(images, latents.to(self.device), labels)
+        draws = randomness.Draws(self.seed, counter)
+        return Batch(images, latents.to(self.device), labels, draws)
 
     def real(self, batch: Batch) -> Tensor:
         return batch.images
@@ -84,6 +89,8 @@ class Generate:
         return generator(batch.latents, batch.labels)
 
     def judge(self, discriminator: nn.Module, images: Tensor, batch: Batch) -> Tensor:
+        if self.augment is not None:
+            images = self.augment(images, batch.draws)
         return discriminator(images, batch.labels)
 
     def generator_terms(self, fake: Tensor, batch: Batch) -> Tensor | None:

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrize
 
+from pipeline.augment import Augment
 from pipeline.config import IMAGE_NETWORKS
 from pipeline.losses import LOSSES
 from pipeline.networks.build import build
@@ -26,7 +29,12 @@ LABELS = RNG.integers(0, 3, 50)
 
 
 def make(
-    *, conditional: bool = True, d_steps: int = 1, g_steps: int = 1, name: str = "dcgan"
+    *,
+    conditional: bool = True,
+    d_steps: int = 1,
+    g_steps: int = 1,
+    name: str = "dcgan",
+    **of_task: Any,
 ) -> tuple[State, Generate]:
     n_classes = 3 if conditional else 0
     generator, discriminator = build(
@@ -56,6 +64,7 @@ def make(
         batch_size=8,
         seed=0,
         device=torch.device("cpu"),
+        **of_task,
     )
     return state, task
 
@@ -94,18 +103,30 @@ def test_a_resumed_training_is_bit_identical(tmp_path: Path, loss: str, precisio
         "weight_clip": 0.01 if loss == "wgan" else None,
         "regularizers": [Regularizer(gradient_penalty, 10.0)] if loss == "wgan_gp" else [],
     }
-    whole = run(*make(), steps=12, **changes)
+    assert_resumes(tmp_path, {}, changes)
+
+
+@pytest.mark.parametrize("d_steps", [1, 2])
+def test_a_resumed_training_sees_the_same_augmentations(tmp_path: Path, d_steps: int) -> None:
+    augment = Augment(["translation", "cutout", "colour"])
+    changes: dict[str, Any] = {"regularizers": [Regularizer(r1, 1.0, every=3)]}
+    assert_resumes(tmp_path, {"augment": augment, "d_steps": d_steps}, changes)
+
+
+def assert_resumes(tmp_path: Path, of_make: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Killed after step 10 and continued from step 8, a training of 12 steps ends the same."""
+    whole = run(*make(**of_make), steps=12, **changes)
 
     class Kill(Callback):
         def on_step(self, state: State, row: dict[str, float]) -> None:
             if state.step == 10:
                 raise Killed
 
-    killed, task = make()
+    killed, task = make(**of_make)
     changes["save"] = lambda state: checkpoints.save(state, tmp_path)
     with pytest.raises(Killed):
         run(killed, task, steps=12, callbacks=[Kill()], **changes)
-    resumed, task = make()
+    resumed, task = make(**of_make)
     assert checkpoints.restore(resumed, tmp_path)
     assert resumed.step == 8
     run(resumed, task, steps=12, **changes)
@@ -123,6 +144,35 @@ def test_a_resumed_training_is_bit_identical(tmp_path: Path, loss: str, precisio
         for row in resumed.history
     ]
     assert ours == theirs
+
+
+def plain_losses(steps: int) -> list[float]:
+    """The losses of D and G of `steps` updates, written out with nothing but the essentials."""
+    state, task = make()
+    g, d = state.generator.train(), state.discriminator.train()
+    losses = []
+    for step in range(steps):
+        batch = task.batch(step)
+        fake = g(batch.latents, batch.labels)
+        with parametrize.cached():
+            logits = d(batch.images, batch.labels), d(fake.detach(), batch.labels)
+        loss_d = F.softplus(-logits[0]).mean() + F.softplus(logits[1]).mean()
+        state.optimizer_d.zero_grad()
+        loss_d.backward()
+        state.optimizer_d.step()
+        loss_g = F.softplus(-d(fake, batch.labels)).mean()
+        state.optimizer_g.zero_grad()
+        loss_g.backward()
+        state.optimizer_g.step()
+        losses += [loss_d.item(), loss_g.item()]
+    return losses
+
+
+def test_the_loop_adds_nothing_where_nothing_is_asked_for() -> None:
+    """What the loop can do besides must not move a bit of a plain training's losses."""
+    state = run(*make(), steps=8, schedule=SCHEDULES["none"], log_every=1)
+    seen = [row[name] for row in state.history for name in ("loss_d", "loss_g")]
+    assert seen == plain_losses(8)
 
 
 def test_ratios_are_kept_and_steps_count_generator_updates() -> None:
