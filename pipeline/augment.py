@@ -21,6 +21,7 @@ SHIFT = 1 / 8  # of the side
 HOLE = 1 / 2  # of the side
 TURN = math.pi / 12
 ZOOM = 1.25
+ADA_TARGET, ADA_IMAGES = 0.6, 100_000
 CROP = 0.8  # least side of what is cut out, as a share
 
 
@@ -53,6 +54,26 @@ class Augment:
             else:
                 images = torch.where((u[:, :1] < self.p).view(-1, 1, 1, 1), changed, images)
         return images
+
+
+class Adaptive(Augment):
+    """ADA: `p` rises while D is too sure of the reals and falls while it is not.
+
+    Karras et al. 2020, arXiv:2006.06676: the sign of D's logits on reals, mean over a batch, is
+    held at ADA_TARGET; p could go from 0 to 1 in ADA_IMAGES images. Its paper takes 500,000, which
+    is all that many a training here sees.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(names, torch.zeros(1))
+
+    def adapt(self, real_logits: Tensor) -> dict[str, Tensor]:
+        """Move `p` in place, as it is the training's own; it is what the history shows."""
+        assert isinstance(self.p, Tensor)
+        sureness = real_logits.detach().sign().mean()
+        self.p += (sureness - ADA_TARGET).sign() * len(real_logits) / ADA_IMAGES
+        self.p.clamp_(0, 1)
+        return {"augment_p": self.p.squeeze(0)}
 
 
 def colour(images: Tensor, u: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ and the tests read these classes: functions further in take plain arguments.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +22,9 @@ STACKED = "stacked_mnist"
 FEWEST_STACKS = 20_000  # or some of the 1,000 classes would have no stack in train
 POINT_NETWORKS = ("points", "pacgan")
 IMAGE_NETWORKS = ("dcgan", "mlp", "veegan")
+BATCH_NORMALISED_D = ("veegan",)
+SMOOTHED = ("non_saturating", "minimax", "lsgan")  # losses with a target for reals
+CENTRED = ("non_saturating", "minimax", "hinge")  # losses by which D takes logits above 0 for real
 UNLABELLED = ("celeba",)
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -28,6 +32,8 @@ Rate = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Betas = Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)]
+Decay = Literal["none", "linear", "cosine", "late"]
+OptimizerName = Literal["adam", "adamw", "rmsprop", "sgd"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
@@ -131,12 +137,25 @@ class Model(Section):
         description="dcgan: channels at half the resolution. mlp: units of a hidden layer."
     )
     spectral_norm: bool = Field(description="Spectral normalisation of D (Miyato et al. 2018).")
+    conditioning: Literal["auto", "concat", "projection", "auxiliary"] = Field(
+        description="Conditional models: how D learns of the class. auto: the network's own way, "
+        "concat of fully connected ones, else projection. auxiliary: D names it (AC-GAN)."
+    )
+    minibatch: Literal["none", "stddev", "discrimination"] = Field(
+        description="Lets D see how alike the samples of a batch are."
+    )
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        description="Share of D's last features dropped in training."
+    )
+    pack: Annotated[int, Field(ge=1, le=16)] = Field(
+        description="Samples that D judges together (PacGAN); 1: each by itself."
+    )
 
 
 class Loss(Section):
     """The adversarial loss and the terms added to D's."""
 
-    name: Literal["non_saturating", "lsgan", "wgan", "wgan_gp", "hinge", "rpgan"]
+    name: Literal["non_saturating", "minimax", "lsgan", "wgan", "wgan_gp", "hinge", "rpgan"]
     weight_clip: Annotated[float, Field(gt=0)] = Field(
         description="wgan only: D's weights stay in [-weight_clip, weight_clip]."
     )
@@ -148,6 +167,12 @@ class Loss(Section):
     r1_every: Count = Field(
         description="D updates between two R1 and R2 terms, each scaled by this."
     )
+    terms: dict[
+        Literal[
+            "dragan", "cr", "bcr", "lecam", "label_smoothing", "feature_matching", "path_length"
+        ],
+        Annotated[float, Field(gt=0)],
+    ] = Field(description="Further terms of the losses, each with its weight; {}: none.")
 
 
 class Train(Section):
@@ -157,11 +182,24 @@ class Train(Section):
     batch_size: Annotated[int, Field(ge=2)]
     lr_g: Rate = Field(description="Highest rate of G.")
     lr_d: Rate = Field(description="Highest rate of D.")
-    lr_decay: Literal["none", "linear", "cosine"] = Field(
-        description="Both rates go to zero at the last step, or stay."
+    lr_decay: Decay = Field(
+        description="The rates go to zero at the last step (late: from half of the steps), or stay."
     )
-    betas_g: Betas = Field(description="Adam's betas for G.")
-    betas_d: Betas = Field(description="Adam's betas for D.")
+    lr_decay_d: Decay | None = Field(description="The same for D's rate. null: as lr_decay.")
+    lr_warmup: Annotated[int, Field(ge=0)] = Field(
+        description="Generator updates in which the rates rise from zero."
+    )
+    optimizer_g: OptimizerName
+    optimizer_d: OptimizerName
+    betas_g: Betas = Field(
+        description="Adam's betas for G. Of rmsprop: momentum and decay. Of sgd: momentum, unused."
+    )
+    betas_d: Betas = Field(description="The same for D.")
+    weight_decay_g: Annotated[float, Field(ge=0, lt=1)]
+    weight_decay_d: Annotated[float, Field(ge=0, lt=1)]
+    clip_grad: Annotated[float, Field(ge=0)] = Field(
+        description="Largest norm of the gradients of D, and of G; 0: any."
+    )
     d_steps: Count = Field(description="D updates per round.")
     g_steps: Count = Field(description="G updates per round.")
     augment: list[
@@ -170,12 +208,19 @@ class Train(Section):
         description="Of all that D sees, in this order. [translation, cutout, colour] is "
         "DiffAugment; []: none."
     )
-    augment_p: Annotated[float, Field(gt=0, le=1)] = Field(
-        description="Share of the images that each of `augment` changes."
+    augment_p: Annotated[float, Field(gt=0, le=1)] | Literal["ada"] = Field(
+        description="Share of the images that each of `augment` changes. ada: it follows how sure "
+        "D is of the reals (Karras et al. 2020)."
+    )
+    instance_noise: Annotated[float, Field(ge=0)] = Field(
+        description="Deviation of the noise on all that D sees, at the start; it falls to zero."
     )
     balance: Literal["fixed"] = Field(description="fixed: d_steps and g_steps as given.")
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
         description="Decay of G's moving average per generator update."
+    )
+    ema_warmup: Annotated[float, Field(ge=1)] = Field(
+        description="At step t the decay is at most (1 + t) / (ema_warmup + t)."
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         description="auto: bf16 where the processor or GPU computes in it, else fp32."
@@ -286,6 +331,9 @@ class Params(Section):
                 f"train.augment: it changes images, and data.source {self.data.source} has "
                 "points; set it to []"
             )
+        problem = next(_unfit(self), None)
+        if problem:
+            raise ValueError(problem)
         if self.model.name == "dcgan" and self.data.image_size not in (28, 32, 64):
             raise ValueError(
                 "data.image_size: dcgan makes images of 28, 32 or 64 pixels, "
@@ -297,6 +345,58 @@ class Params(Section):
     def data_name(self) -> str:
         """What runs and models are called after."""
         return self.data.name or self.data.source
+
+
+def _unfit(params: Params) -> Iterator[str]:
+    """What of a recipe does not belong together: the key, the reason, and what would."""
+    model, loss, train = params.model, params.loss, params.train
+    penalties = {
+        "loss.name wgan_gp": loss.name == "wgan_gp",
+        "loss.r1_gamma": loss.r1_gamma > 0,
+        "loss.r2_gamma": loss.r2_gamma > 0,
+        "loss.terms.dragan": "dragan" in loss.terms,
+    }
+    penalty = next((name for name, used in penalties.items() if used), None)
+    if penalty and model.name in BATCH_NORMALISED_D:
+        others = [name for name in IMAGE_NETWORKS if name not in BATCH_NORMALISED_D]
+        yield (
+            f"model.name: D of {model.name} normalises over the batch: its logit has no gradient "
+            f"by one image alone, which {penalty} limits; choose from {others} or turn it off"
+        )
+    if "label_smoothing" in loss.terms:
+        if loss.name not in SMOOTHED:
+            yield (
+                f"loss.terms: label_smoothing moves a target, and {loss.name} has none; remove it "
+                f"or choose loss.name from {list(SMOOTHED)}"
+            )
+        if loss.terms["label_smoothing"] >= 0.5:
+            yield (
+                "loss.terms: label_smoothing must be below 0.5, or D's target for reals is no "
+                "longer real"
+            )
+    if "lecam" in loss.terms and loss.name == "rpgan":
+        yield (
+            "loss.terms: lecam holds logits near their mean, and rpgan leaves the mean free, as "
+            "only differences count; remove it or choose another loss.name"
+        )
+    if params.data.source in POINTS and {"cr", "bcr"} & loss.terms.keys():
+        yield "loss.terms: cr and bcr shift images, and points cannot be shifted alike; remove them"
+    if train.augment_p == "ada":
+        if not train.augment:
+            yield "train.augment_p: ada has nothing to adapt; name some in train.augment"
+        if loss.name not in CENTRED:
+            yield (
+                f"train.augment_p: ada goes by the sign of D's logits, which with {loss.name} says "
+                f"nothing; give a number or choose loss.name from {list(CENTRED)}"
+            )
+    if model.pack > 1:
+        if model.conditional:
+            yield "model.pack: a pack has no one class; set model.conditional: false or pack: 1"
+        if train.batch_size % model.pack:
+            yield (
+                f"model.pack: {model.pack} does not divide train.batch_size {train.batch_size}; "
+                f"{train.batch_size // model.pack * model.pack} would do"
+            )
 
 
 def load_params(path: Path = paths.PARAMS) -> Params:

@@ -42,12 +42,15 @@ def overlay(name: str, folder: Path = paths.PRESETS) -> dict[str, Any]:
 
 
 def merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`values` with the keys of `changes` in their place; both nested, neither changed."""
+    """`values` with the keys of the sections of `changes` in their place; neither is changed.
+
+    A key whose value is a mapping (loss.terms) is replaced as a whole, as a list is.
+    """
     result = dict(values)
-    for key, value in changes.items():
-        inner = result.get(key)
+    for section, value in changes.items():
+        inner = result.get(section)
         both = isinstance(value, dict) and isinstance(inner, dict)
-        result[key] = merged(inner, value) if both else value  # type: ignore[arg-type]
+        result[section] = {**inner, **value} if both else value  # type: ignore[dict-item]
     return result
 
 
@@ -78,12 +81,13 @@ def use(name: str, path: Path = paths.PARAMS, folder: Path = paths.PRESETS) -> l
 
 
 def _write_into(document: Any, changes: Any) -> None:
-    """Leaf by leaf: a section put in as a whole would take its comments away."""
-    for key, value in changes.items():
-        if isinstance(value, dict) and isinstance(document.get(key), dict):
-            _write_into(document[key], value)
+    """Key by key: a section put in as a whole would take its comments away."""
+    for section, value in changes.items():
+        if isinstance(value, dict) and isinstance(document.get(section), dict):
+            for key, leaf in value.items():
+                document[section][key] = leaf
         else:
-            document[key] = value
+            document[section] = value
 
 
 def _description(path: Path) -> str:

@@ -9,6 +9,8 @@ from pipeline.config import IMAGE_NETWORKS, POINT_NETWORKS
 from pipeline.losses import LOSSES
 from pipeline.networks import NETWORKS
 from pipeline.networks.build import build
+from pipeline.networks.heads import MINIBATCH
+from pipeline.training.optimizers import OPTIMIZERS
 from pipeline.training.schedules import SCHEDULES
 
 
@@ -83,6 +85,45 @@ class TestNetwork:
         samples = generator(latents, labels)
         assert not torch.equal(samples, generator(latents, labels + 1))
         assert not torch.equal(discriminator(samples, labels), discriminator(samples, labels + 1))
+
+    @pytest.mark.parametrize("conditioning", ["concat", "projection", "auxiliary"])
+    @pytest.mark.parametrize("minibatch", MINIBATCH)
+    def test_every_head_goes_on_every_discriminator(
+        self, name, shape, n_classes, conditioning, minibatch
+    ) -> None:
+        _, discriminator = build(
+            name,
+            shape=shape,
+            latent_dim=6,
+            n_classes=n_classes,
+            width=4,
+            spectral_norm=False,
+            seed=0,
+            conditioning=conditioning,
+            minibatch=minibatch,
+            dropout=0.5,
+        )
+        samples = torch.rand(6, *(shape if len(shape) == 1 else (shape[2], *shape[:2])))
+        labels = torch.arange(6) % 5 if n_classes else None
+        discriminator.eval()
+        verdict = discriminator.judge(samples, labels)
+        assert verdict.logits.shape == (6,)
+        named = n_classes and conditioning == "auxiliary"
+        assert (verdict.classes is not None) == bool(named)
+        if labels is not None and not named:
+            other = discriminator.judge(samples, (labels + 1) % 5)
+            assert not torch.equal(verdict.logits, other.logits)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_goes_downhill(name: str) -> None:
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = OPTIMIZERS[name]([weight], 0.1, [0.5, 0.9], 0.0)
+    for _ in range(30):
+        optimizer.zero_grad()
+        weight.square().sum().backward()
+        optimizer.step()
+    assert weight.abs().max() < 0.5
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

@@ -23,18 +23,26 @@ def build(
     width: int,
     spectral_norm: bool,
     seed: int,
+    conditioning: str = "auto",
+    pack: int = 1,
+    **head: Any,
 ) -> tuple[nn.Module, nn.Module]:
     """A generator and a discriminator with weights drawn from `seed`.
 
-    `shape` is that of one stored sample: (H, W, C) of an image, (D,) of a point.
+    `shape` is that of one stored sample: (H, W, C) of an image, (D,) of a point. How D learns of
+    the class: `conditioning`, `auto` for the network's own way. D judges `pack` samples together.
+    `head` are arguments of heads.Head.
     """
     generator, discriminator = NETWORKS[name]
     samples: dict[str, Any] = {"shape": shape, "n_classes": n_classes}
+    packed: dict[str, Any] = {**samples, "shape": [*shape[:-1], shape[-1] * pack], **head}
+    if conditioning != "auto":
+        packed["conditioning"] = conditioning
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return (
             generator(latent_dim=latent_dim, width=width, **samples),
-            discriminator(width=width, spectral_norm=spectral_norm, **samples),
+            discriminator(width=width, spectral_norm=spectral_norm, **packed),
         )
 
 

@@ -27,9 +27,9 @@ def normal(shape: tuple[int, ...], seed: int, counter: int) -> Tensor:
     return torch.randn(shape, generator=generator(seed, NOISE, counter))
 
 
-def uniform(n: int, seed: int, counter: int) -> Tensor:
-    """Uniform numbers (n,) in [0, 1)."""
-    return torch.rand(n, generator=generator(seed, MIX, counter))
+def uniform(shape: tuple[int, ...], seed: int, counter: int) -> Tensor:
+    """Uniform numbers in [0, 1)."""
+    return torch.rand(shape, generator=generator(seed, MIX, counter))
 
 
 class Draws:
