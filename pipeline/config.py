@@ -21,7 +21,8 @@ POINTS = ("ring", "grid")  # sources of points in the plane
 STACKED = "stacked_mnist"
 FEWEST_STACKS = 20_000  # or some of the 1,000 classes would have no stack in train
 POINT_NETWORKS = ("points", "pacgan")
-IMAGE_NETWORKS = ("dcgan", "mlp", "veegan")
+IMAGE_NETWORKS = ("dcgan", "mlp", "resnet", "r3gan", "stylegan2", "progressive", "veegan")
+OWN_SCALING = ("r3gan", "stylegan2", "progressive")  # networks that scale their weights themselves
 BATCH_NORMALISED_D = ("veegan",)
 SMOOTHED = ("non_saturating", "minimax", "lsgan")  # losses with a target for reals
 CENTRED = ("non_saturating", "minimax", "hinge")  # losses by which D takes logits above 0 for real
@@ -128,13 +129,22 @@ class Features(Section):
 class Model(Section):
     """Generator and discriminator."""
 
-    name: Literal["dcgan", "mlp", "veegan", "points", "pacgan"] = Field(
-        description="dcgan, mlp, veegan: of images. points, pacgan: of points (ring, grid)."
-    )
+    name: Literal[
+        "dcgan",
+        "mlp",
+        "resnet",
+        "r3gan",
+        "stylegan2",
+        "progressive",
+        "veegan",
+        "points",
+        "pacgan",
+    ] = Field(description="points, pacgan: of points (ring, grid). The others: of images.")
     latent_dim: Count = Field(description="Numbers in a latent vector, standard normal.")
     conditional: bool = Field(description="Both networks are told the class.")
     width: Annotated[int, Field(ge=4, le=1024)] = Field(
-        description="dcgan: channels at half the resolution. mlp: units of a hidden layer."
+        description="Channels: dcgan, veegan at half the resolution, resnet, r3gan, stylegan2 and "
+        "progressive at the image's own. mlp, points, pacgan: units of a hidden layer."
     )
     spectral_norm: bool = Field(description="Spectral normalisation of D (Miyato et al. 2018).")
     conditioning: Literal["auto", "concat", "projection", "auxiliary"] = Field(
@@ -337,7 +347,8 @@ class Params(Section):
         if self.model.name == "dcgan" and self.data.image_size not in (28, 32, 64):
             raise ValueError(
                 "data.image_size: dcgan makes images of 28, 32 or 64 pixels, "
-                f"not {self.data.image_size}; choose one of these or model.name: mlp"
+                f"not {self.data.image_size}; choose one of these, or a network of any size: "
+                f"{[name for name in IMAGE_NETWORKS if name != 'dcgan']}"
             )
         return self
 
@@ -362,6 +373,16 @@ def _unfit(params: Params) -> Iterator[str]:
         yield (
             f"model.name: D of {model.name} normalises over the batch: its logit has no gradient "
             f"by one image alone, which {penalty} limits; choose from {others} or turn it off"
+        )
+    if model.spectral_norm and model.name in OWN_SCALING:
+        yield (
+            f"model.spectral_norm: {model.name} scales its weights in its own way, which spectral "
+            "normalisation would undo; set it to false"
+        )
+    if "path_length" in loss.terms and model.name != "stylegan2":
+        yield (
+            f"loss.terms: path_length is measured from a style to its image, and {model.name} has "
+            "no styles; remove it or choose model.name: stylegan2"
         )
     if "label_smoothing" in loss.terms:
         if loss.name not in SMOOTHED:

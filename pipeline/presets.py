@@ -1,19 +1,24 @@
 """Presets: overlays of params.yaml that are known to work, one file each in presets/.
 
-An overlay states some sections and keys, never all; its first comment says what it is. Every
-recipe states every key that any other recipe does, so that the result does not depend on which
-one was used before.
+An overlay states some sections and keys, never all; its first comment says what it is. What it
+leaves out of a recipe (model, loss, train) is the default's, so that the result does not depend on
+which one was used before; a preset that states data states all that another such one does.
 """
 
 from __future__ import annotations
 
 import difflib
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pipeline import config, files, lineage, paths
 from pipeline.errors import ConfigError
+
+DEFAULT = "default"
+RECIPE = ("model", "loss", "train")  # sections that a preset sets as a whole, but for
+KEPT = ("device", "deterministic", "checkpoint_every", "log_every", "on_collapse")
 
 
 def names(folder: Path = paths.PRESETS) -> dict[str, str]:
@@ -36,9 +41,22 @@ def text(name: str, folder: Path = paths.PRESETS) -> str:
 
 
 def overlay(name: str, folder: Path = paths.PRESETS) -> dict[str, Any]:
-    """The preset as nested plain dictionaries. Raises ConfigError as `text` does."""
+    """What the preset sets, as nested plain dictionaries. Raises ConfigError as `text` does."""
     text(name, folder)
-    return config.read_yaml(folder / f"{name}.yaml")
+    return _whole(name, folder, config.read_yaml)
+
+
+def _whole(name: str, folder: Path, read: Callable[[Path], Any]) -> dict[str, Any]:
+    """The preset over the default's recipe."""
+    own, default = read(folder / f"{name}.yaml"), folder / "default.yaml"
+    if name == DEFAULT or not default.is_file():
+        return own
+    shipped = read(default)
+    base = {
+        section: {key: value for key, value in shipped[section].items() if key not in KEPT}
+        for section in RECIPE
+    }
+    return merged(base, own)
 
 
 def merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -70,7 +88,8 @@ def use(name: str, path: Path = paths.PARAMS, folder: Path = paths.PRESETS) -> l
     )
     before = config.read_yaml(path)
     document = yaml.load(path.read_text(encoding="utf-8"))
-    _write_into(document, yaml.load(text(name, folder)))
+    text(name, folder)
+    _write_into(document, _whole(name, folder, lambda path: yaml.load(path.read_text("utf-8"))))
     stream = io.StringIO()
     yaml.dump(document, stream)
     after = merged(before, overlay(name, folder))

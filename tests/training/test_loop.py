@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from pipeline.augment import Adaptive, Augment
-from pipeline.config import IMAGE_NETWORKS
+from pipeline.config import IMAGE_NETWORKS, OWN_SCALING
 from pipeline.losses import LOSSES
 from pipeline.networks.build import build
 from pipeline.regularizers import TERMS, FeatureTerm, Regularizer, gradient_penalty, r1
@@ -47,7 +47,7 @@ def make(
         latent_dim=4,
         n_classes=n_classes,
         width=4,
-        spectral_norm=True,
+        spectral_norm=name not in OWN_SCALING,
         seed=0,
         pack=pack,
         **(head or {}),
@@ -142,6 +142,17 @@ def test_everything_at_once_resumes_bit_identical(tmp_path: Path, optimizer: str
         "schedule_g": warmed(SCHEDULES["late"], 0.5),
     }
     assert_resumes(tmp_path, of_make, changes)
+
+
+@pytest.mark.parametrize("name", ["stylegan2", "progressive"])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_networks_that_draw_or_grow_resume_bit_identical(
+    tmp_path: Path, name: str, precision: Any
+) -> None:
+    terms = [Regularizer(r1, 1.0, every=4)]
+    if name == "stylegan2":
+        terms.append(TERMS["path_length"](2.0))
+    assert_resumes(tmp_path, {"name": name}, {"terms": terms, "precision": precision})
 
 
 @pytest.mark.parametrize("name", PLAIN_TERMS)
