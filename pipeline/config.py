@@ -147,6 +147,10 @@ class Model(Section):
         "progressive at the image's own. mlp, points, pacgan: units of a hidden layer."
     )
     spectral_norm: bool = Field(description="Spectral normalisation of D (Miyato et al. 2018).")
+    init_from: Annotated[str, Field(min_length=1)] | None = Field(
+        description="Start from the weights of this folder (models/generator of a training) or of "
+        "this model (models:/gan-x@champion). null: from new ones."
+    )
     conditioning: Literal["auto", "concat", "projection", "auxiliary"] = Field(
         description="Conditional models: how D learns of the class. auto: the network's own way, "
         "concat of fully connected ones, else projection. auxiliary: D names it (AC-GAN)."

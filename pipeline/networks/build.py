@@ -80,6 +80,33 @@ def save_generator(
     return config
 
 
+def save_discriminator(folder: Path, config: dict[str, Any], weights: dict[str, Tensor]) -> None:
+    """Write what `load_discriminator` reads: what a training kept of D at its end."""
+    from safetensors.torch import save as to_bytes
+
+    with files.atomic_folder(folder) as out:
+        files.write_bytes(out / "last.safetensors", to_bytes(weights))
+        hashes = {"last": files.file_hash(out / "last.safetensors")}
+        files.write_json(out / "config.json", {**config, "weights": hashes})
+
+
+def load_discriminator(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The discriminator of a training, in eval mode, and its configuration.
+
+    Raises UserError where the folder holds none.
+    """
+    from safetensors.torch import load_file
+
+    try:
+        config = files.read_json(folder / "config.json")
+        weights = load_file(folder / "last.safetensors")
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename} is missing: run `dvc repro train`") from None
+    _, discriminator = build(**config["discriminator"], seed=0)
+    discriminator.load_state_dict(weights)
+    return discriminator.eval().requires_grad_(False), config
+
+
 def generator_from(config: dict[str, Any], weights: dict[str, Tensor]) -> nn.Module:
     """The generator that `config["generator"]` describes, with these weights, in eval mode."""
     arguments = dict(config["generator"])

@@ -14,6 +14,7 @@ from pipeline.config import Params
 from pipeline.errors import UserError
 from pipeline.losses import LOSSES
 from pipeline.networks.build import build
+from pipeline.networks.warm_start import Start, load_into
 from pipeline.regularizers import TERMS, Regularizer, Term, gradient_penalty, r1, r2
 from pipeline.training.balance import BALANCES
 from pipeline.training.loop import Callback, train
@@ -69,6 +70,17 @@ def make_state(
         ),
         BALANCES[settings.balance](d_steps=settings.d_steps, g_steps=settings.g_steps),
     )
+
+
+def warm_start(state: State, start: Start) -> None:
+    """Put the weights of an earlier training into G, its average and, where kept, D.
+
+    Raises ConfigError where they are of other networks.
+    """
+    for network in (state.generator, state.ema):
+        load_into(network, start.generator, "generator")
+    if start.discriminator is not None:
+        load_into(state.discriminator, start.discriminator, "discriminator")
 
 
 def make_task(
