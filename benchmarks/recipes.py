@@ -4,7 +4,7 @@ Each preset is trained and measured through the pipeline's own stages, in a fold
 .cache/benchmarks/; what is done is kept by the content of code and params, so that the same command
 goes on where it was stopped, in the middle of a training too. A recipe that fails is a row that says
 so. The table, a picture of each recipe's samples and all figures go to that folder; `--docs` also
-puts the table into docs/recipes.md.
+puts the table into docs/recipes.md and README.md.
 
     python benchmarks/recipes.py                                     # MNIST's 5,000 digits
     python benchmarks/recipes.py --data PATH/cifar10_jpeg.parquet --name cifar10 --size 32 --channels 3
@@ -26,7 +26,7 @@ from pipeline.benchmark import runs, tables
 from pipeline.config import read_yaml
 from pipeline.errors import ConfigError, UserError
 
-DOCS = Path("docs/recipes.md")
+PAGES = (Path("docs/recipes.md"), Path("README.md"))
 HEAD = ("recipe", "fd", "floor", "precision", "recall", "label KL", "images/s", "min", "steps")
 
 
@@ -98,13 +98,17 @@ def markdown(rows: list[dict[str, Any]], title: str) -> str:
 
 
 def put_into_docs(text: str, name: str) -> None:
-    """Replace what stands between the page's marks for this data set."""
-    page = DOCS.read_text(encoding="utf-8")
-    marks = re.compile(rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end -->)", re.S)
-    if not marks.search(page):
-        raise UserError(f"{DOCS} has no place for {name}: <!-- {name} --> and <!-- end -->")
-    page = marks.sub(lambda found: found[1] + text + found[2], page)
-    files.write_bytes(DOCS, page.encode())
+    """Replace what stands between the marks for this data set, on every page that has them."""
+    marks = re.compile(rf"(<!-- recipes: {re.escape(name)} -->\n).*?(<!-- end -->)", re.S)
+    pages = {path: path.read_text(encoding="utf-8") for path in PAGES}
+    marked = [path for path, page in pages.items() if marks.search(page)]
+    if not marked:
+        raise UserError(
+            f"no page has a place for {name}: <!-- recipes: {name} --> and <!-- end -->"
+        )
+    for path in marked:
+        page = marks.sub(lambda found: found[1] + text + found[2], pages[path])
+        files.write_bytes(path, page.encode())
 
 
 def main() -> None:
@@ -119,7 +123,9 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-S", dest="change", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--docs", action="store_true", help=f"put the table into {DOCS}")
+    parser.add_argument(
+        "--docs", action="store_true", help="put the table into docs/recipes.md and README.md"
+    )
     arguments = parser.parse_args()
     known = recipes()
     chosen = arguments.only.split(",") if arguments.only else known
