@@ -139,18 +139,48 @@ def ui(host: str, port: int) -> None:
     "--model", default=paths.GENERATOR, type=click.Path(path_type=Path), show_default=True
 )
 @click.option("--grid", "as_grid", is_flag=True, help="One picture of all, ten in a row.")
+@click.option(
+    "--truncation",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Below 1: likelier samples, less variety.",
+)
+@click.option(
+    "--reject", is_flag=True, help="Keep the samples that the discriminator takes for real."
+)
 @click.option("--out", default=Path("samples"), type=click.Path(path_type=Path), show_default=True)
 def sample(
-    n: int, seed: int, label: str | None, which: str, model: Path, as_grid: bool, out: Path
+    n: int,
+    seed: int,
+    label: str | None,
+    which: str,
+    model: Path,
+    as_grid: bool,
+    truncation: float,
+    reject: bool,
+    out: Path,
 ) -> None:
-    """Write images from the trained generator as PNG files; points as a CSV file or a plot."""
+    """Write images from the trained generator as PNG files; points as a CSV file or a plot.
+
+    --reject needs the discriminator that the training kept beside the generator, and the prepared
+    data, by whose val split it is calibrated.
+    """
     from pipeline import grids
     from pipeline.networks.build import load_generator
     from pipeline.sampling import requested_labels, sample_images
 
     generator, config = load_generator(model, which=which)
     labels = requested_labels(n, config["n_classes"], config["class_names"], label)
-    images = sample_images(generator, n=n, seed=seed, labels=labels)
+    if reject:
+        from pipeline import rejection
+
+        images, share = rejection.of_training(
+            generator, model, n=n, seed=seed, labels=labels, truncation=truncation
+        )
+        click.echo(f"{share:.1%} of the samples drawn were accepted", err=True)
+    else:
+        images = sample_images(generator, n=n, seed=seed, labels=labels, truncation=truncation)
     if images.ndim == 2:
         path = out / f"seed{seed}.{'png' if as_grid else 'csv'}"
         _write_points(path, images)

@@ -7,6 +7,7 @@ and the tests read these classes: functions further in take plain arguments.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,7 +28,11 @@ POINTS = ("ring", "grid")  # sources of points in the plane
 STACKED = "stacked_mnist"
 FEWEST_STACKS = 20_000  # or some of the 1,000 classes would have no stack in train
 POINT_NETWORKS = ("points", "pacgan")
-IMAGE_NETWORKS = ("dcgan", "mlp", "veegan")
+IMAGE_NETWORKS = ("dcgan", "mlp", "resnet", "r3gan", "stylegan2", "progressive", "veegan")
+OWN_SCALING = ("r3gan", "stylegan2", "progressive")  # networks that scale their weights themselves
+BATCH_NORMALISED_D = ("veegan",)
+SMOOTHED = ("non_saturating", "minimax", "lsgan")  # losses with a target for reals
+CENTRED = ("non_saturating", "minimax", "hinge")  # losses by which D takes logits above 0 for real
 UNLABELLED = ("celeba",)
 
 # What the monitor says of a generator in training, on `val`.
@@ -60,6 +65,8 @@ Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Betas = Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)]
 Range = tuple[float, float]
+Decay = Literal["none", "linear", "cosine", "late"]
+OptimizerName = Literal["adam", "adamw", "rmsprop", "sgd"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
@@ -154,21 +161,47 @@ class Features(Section):
 class Model(Section):
     """Generator and discriminator."""
 
-    name: Literal["dcgan", "mlp", "veegan", "points", "pacgan"] = Field(
-        description="dcgan, mlp, veegan: of images. points, pacgan: of points (ring, grid)."
-    )
+    name: Literal[
+        "dcgan",
+        "mlp",
+        "resnet",
+        "r3gan",
+        "stylegan2",
+        "progressive",
+        "veegan",
+        "points",
+        "pacgan",
+    ] = Field(description="points, pacgan: of points (ring, grid). The others: of images.")
     latent_dim: Count = Field(description="Numbers in a latent vector, standard normal.")
     conditional: bool = Field(description="Both networks are told the class.")
     width: Annotated[int, Field(ge=4, le=1024)] = Field(
-        description="dcgan: channels at half the resolution. mlp: units of a hidden layer."
+        description="Channels: dcgan, veegan at half the resolution, resnet, r3gan, stylegan2 and "
+        "progressive at the image's own. mlp, points, pacgan: units of a hidden layer."
     )
     spectral_norm: bool = Field(description="Spectral normalisation of D (Miyato et al. 2018).")
+    init_from: Annotated[str, Field(min_length=1)] | None = Field(
+        description="Start from the weights of this folder (models/generator of a training) or of "
+        "this model (models:/gan-x@champion). null: from new ones."
+    )
+    conditioning: Literal["auto", "concat", "projection", "auxiliary"] = Field(
+        description="Conditional models: how D learns of the class. auto: the network's own way, "
+        "concat of fully connected ones, else projection. auxiliary: D names it (AC-GAN)."
+    )
+    minibatch: Literal["none", "stddev", "discrimination"] = Field(
+        description="Lets D see how alike the samples of a batch are."
+    )
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        description="Share of D's last features dropped in training."
+    )
+    pack: Annotated[int, Field(ge=1, le=16)] = Field(
+        description="Samples that D judges together (PacGAN); 1: each by itself."
+    )
 
 
 class Loss(Section):
     """The adversarial loss and the terms added to D's."""
 
-    name: Literal["non_saturating", "lsgan", "wgan", "wgan_gp", "hinge", "rpgan"]
+    name: Literal["non_saturating", "minimax", "lsgan", "wgan", "wgan_gp", "hinge", "rpgan"]
     weight_clip: Annotated[float, Field(gt=0)] = Field(
         description="wgan only: D's weights stay in [-weight_clip, weight_clip]."
     )
@@ -180,6 +213,12 @@ class Loss(Section):
     r1_every: Count = Field(
         description="D updates between two R1 and R2 terms, each scaled by this."
     )
+    terms: dict[
+        Literal[
+            "dragan", "cr", "bcr", "lecam", "label_smoothing", "feature_matching", "path_length"
+        ],
+        Annotated[float, Field(gt=0)],
+    ] = Field(description="Further terms of the losses, each with its weight; {}: none.")
 
 
 class Train(Section):
@@ -189,16 +228,45 @@ class Train(Section):
     batch_size: Annotated[int, Field(ge=2)]
     lr_g: Rate = Field(description="Highest rate of G.")
     lr_d: Rate = Field(description="Highest rate of D.")
-    lr_decay: Literal["none", "linear", "cosine"] = Field(
-        description="Both rates go to zero at the last step, or stay."
+    lr_decay: Decay = Field(
+        description="The rates go to zero at the last step (late: from half of the steps), or stay."
     )
-    betas_g: Betas = Field(description="Adam's betas for G.")
-    betas_d: Betas = Field(description="Adam's betas for D.")
+    lr_decay_d: Decay | None = Field(description="The same for D's rate. null: as lr_decay.")
+    lr_warmup: Annotated[int, Field(ge=0)] = Field(
+        description="Generator updates in which the rates rise from zero."
+    )
+    optimizer_g: OptimizerName
+    optimizer_d: OptimizerName
+    betas_g: Betas = Field(
+        description="Adam's betas for G. Of rmsprop: momentum and decay. Of sgd: momentum, unused."
+    )
+    betas_d: Betas = Field(description="The same for D.")
+    weight_decay_g: Annotated[float, Field(ge=0, lt=1)]
+    weight_decay_d: Annotated[float, Field(ge=0, lt=1)]
+    clip_grad: Annotated[float, Field(ge=0)] = Field(
+        description="Largest norm of the gradients of D, and of G; 0: any."
+    )
     d_steps: Count = Field(description="D updates per round.")
     g_steps: Count = Field(description="G updates per round.")
+    augment: list[
+        Literal["translation", "cutout", "colour", "flip", "rotation", "scale", "crop"]
+    ] = Field(
+        description="Of all that D sees, in this order. [translation, cutout, colour] is "
+        "DiffAugment; []: none."
+    )
+    augment_p: Annotated[float, Field(gt=0, le=1)] | Literal["ada"] = Field(
+        description="Share of the images that each of `augment` changes. ada: it follows how sure "
+        "D is of the reals (Karras et al. 2020)."
+    )
+    instance_noise: Annotated[float, Field(ge=0)] = Field(
+        description="Deviation of the noise on all that D sees, at the start; it falls to zero."
+    )
     balance: Literal["fixed"] = Field(description="fixed: d_steps and g_steps as given.")
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
         description="Decay of G's moving average per generator update."
+    )
+    ema_warmup: Annotated[float, Field(ge=1)] = Field(
+        description="At step t the decay is at most (1 + t) / (ema_warmup + t)."
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         description="auto: bf16 where the processor or GPU computes in it, else fp32."
@@ -399,10 +467,19 @@ class Params(Section):
                 f"evaluate.extractor: inception sees images, and data.source {self.data.source} "
                 "has points; set it to domain"
             )
+        if self.data.source in POINTS and self.train.augment:
+            raise ValueError(
+                f"train.augment: it changes images, and data.source {self.data.source} has "
+                "points; set it to []"
+            )
+        problem = next(_unfit(self), None)
+        if problem:
+            raise ValueError(problem)
         if self.model.name == "dcgan" and self.data.image_size not in (28, 32, 64):
             raise ValueError(
                 "data.image_size: dcgan makes images of 28, 32 or 64 pixels, "
-                f"not {self.data.image_size}; choose one of these or model.name: mlp"
+                f"not {self.data.image_size}; choose one of these, or a network of any size: "
+                f"{[name for name in IMAGE_NETWORKS if name != 'dcgan']}"
             )
         return self
 
@@ -427,6 +504,68 @@ class Params(Section):
     def data_name(self) -> str:
         """What runs and models are called after."""
         return self.data.name or self.data.source
+
+
+def _unfit(params: Params) -> Iterator[str]:
+    """What of a recipe does not belong together: the key, the reason, and what would."""
+    model, loss, train = params.model, params.loss, params.train
+    penalties = {
+        "loss.name wgan_gp": loss.name == "wgan_gp",
+        "loss.r1_gamma": loss.r1_gamma > 0,
+        "loss.r2_gamma": loss.r2_gamma > 0,
+        "loss.terms.dragan": "dragan" in loss.terms,
+    }
+    penalty = next((name for name, used in penalties.items() if used), None)
+    if penalty and model.name in BATCH_NORMALISED_D:
+        others = [name for name in IMAGE_NETWORKS if name not in BATCH_NORMALISED_D]
+        yield (
+            f"model.name: D of {model.name} normalises over the batch: its logit has no gradient "
+            f"by one image alone, which {penalty} limits; choose from {others} or turn it off"
+        )
+    if model.spectral_norm and model.name in OWN_SCALING:
+        yield (
+            f"model.spectral_norm: {model.name} scales its weights in its own way, which spectral "
+            "normalisation would undo; set it to false"
+        )
+    if "path_length" in loss.terms and model.name != "stylegan2":
+        yield (
+            f"loss.terms: path_length is measured from a style to its image, and {model.name} has "
+            "no styles; remove it or choose model.name: stylegan2"
+        )
+    if "label_smoothing" in loss.terms:
+        if loss.name not in SMOOTHED:
+            yield (
+                f"loss.terms: label_smoothing moves a target, and {loss.name} has none; remove it "
+                f"or choose loss.name from {list(SMOOTHED)}"
+            )
+        if loss.terms["label_smoothing"] >= 0.5:
+            yield (
+                "loss.terms: label_smoothing must be below 0.5, or D's target for reals is no "
+                "longer real"
+            )
+    if "lecam" in loss.terms and loss.name == "rpgan":
+        yield (
+            "loss.terms: lecam holds logits near their mean, and rpgan leaves the mean free, as "
+            "only differences count; remove it or choose another loss.name"
+        )
+    if params.data.source in POINTS and {"cr", "bcr"} & loss.terms.keys():
+        yield "loss.terms: cr and bcr shift images, and points cannot be shifted alike; remove them"
+    if train.augment_p == "ada":
+        if not train.augment:
+            yield "train.augment_p: ada has nothing to adapt; name some in train.augment"
+        if loss.name not in CENTRED:
+            yield (
+                f"train.augment_p: ada goes by the sign of D's logits, which with {loss.name} says "
+                f"nothing; give a number or choose loss.name from {list(CENTRED)}"
+            )
+    if model.pack > 1:
+        if model.conditional:
+            yield "model.pack: a pack has no one class; set model.conditional: false or pack: 1"
+        if train.batch_size % model.pack:
+            yield (
+                f"model.pack: {model.pack} does not divide train.batch_size {train.batch_size}; "
+                f"{train.batch_size // model.pack * model.pack} would do"
+            )
 
 
 def load_params(path: Path = paths.PARAMS) -> Params:

@@ -76,13 +76,13 @@ def difference(before: Inputs, after: Inputs) -> list[str]:
 
 
 def flatten(params: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"train": {"lr_g": 1e-4}}` as `{"train.lr_g": 1e-4}`; lists as JSON text."""
+    """`{"train": {"lr_g": 1e-4}}` as `{"train.lr_g": 1e-4}`; lists, and `{}`, as JSON text."""
     flat: dict[str, Any] = {}
     for key, value in params.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             flat.update(flatten(value, f"{prefix}{key}."))
         else:
-            flat[prefix + key] = json.dumps(value) if isinstance(value, list) else value
+            flat[prefix + key] = json.dumps(value) if isinstance(value, list | dict) else value
     return flat
 
 

@@ -38,6 +38,11 @@ def non_saturating_g(fake: Tensor, real: Tensor | None = None) -> Tensor:
     return F.softplus(-fake).mean()
 
 
+def saturating_g(fake: Tensor, real: Tensor | None = None) -> Tensor:
+    """log(1 - D(G(z))), the minimax game (Goodfellow et al. 2014): no gradient once D is sure."""
+    return -F.softplus(fake).mean()
+
+
 def least_squares_d(real: Tensor, fake: Tensor) -> Tensor:
     """Half the squared distance to 1 on reals and to 0 on fakes (Mao et al. 2017)."""
     return 0.5 * ((real - 1).square().mean() + fake.square().mean())
@@ -81,6 +86,7 @@ def relativistic_g(fake: Tensor, real: Tensor | None) -> Tensor:
 
 LOSSES = {
     "non_saturating": Loss(cross_entropy_d, non_saturating_g),
+    "minimax": Loss(cross_entropy_d, saturating_g),
     "lsgan": Loss(least_squares_d, least_squares_g, boundary=0.5),
     "wgan": Loss(wasserstein_d, wasserstein_g),
     "wgan_gp": Loss(wasserstein_d, wasserstein_g),

@@ -1,20 +1,24 @@
 """Presets: overlays of params.yaml that are known to work, one file each in presets/.
 
-An overlay states some sections and keys, never all; its first comment says what it is. Every
-recipe states every key that any other recipe does, so that the result does not depend on which
-one was used before.
+An overlay states some sections and keys, never all; its first comment says what it is. What it
+leaves out of a recipe (model, loss, train) is the default's, so that the result does not depend on
+which one was used before; a preset that states data states all that another such one does.
 """
 
 from __future__ import annotations
 
 import difflib
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline import config, files, lineage, paths
 from pipeline.errors import ConfigError
+
+DEFAULT = "default"
+RECIPE = ("model", "loss", "train")  # sections that a preset sets as a whole, but for
+KEPT = ("device", "deterministic", "checkpoint_every", "log_every", "on_collapse")
 
 
 def names(folder: Path = paths.PRESETS) -> dict[str, str]:
@@ -37,18 +41,34 @@ def text(name: str, folder: Path = paths.PRESETS) -> str:
 
 
 def overlay(name: str, folder: Path = paths.PRESETS) -> dict[str, Any]:
-    """The preset as nested plain dictionaries. Raises ConfigError as `text` does."""
+    """What the preset sets, as nested plain dictionaries. Raises ConfigError as `text` does."""
     text(name, folder)
-    return config.read_yaml(folder / f"{name}.yaml")
+    return _whole(name, folder, config.read_yaml)
+
+
+def _whole(name: str, folder: Path, read: Callable[[Path], Any]) -> dict[str, Any]:
+    """The preset over the default's recipe."""
+    own, default = read(folder / f"{name}.yaml"), folder / "default.yaml"
+    if name == DEFAULT or not default.is_file():
+        return own
+    shipped = read(default)
+    base = {
+        section: {key: value for key, value in shipped[section].items() if key not in KEPT}
+        for section in RECIPE
+    }
+    return merged(base, own)
 
 
 def merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`values` with the keys of `changes` in their place; both nested, neither changed."""
+    """`values` with the keys of the sections of `changes` in their place; neither is changed.
+
+    A key whose value is a mapping (loss.terms) is replaced as a whole, as a list is.
+    """
     result = dict(values)
-    for key, value in changes.items():
-        inner = result.get(key)
+    for section, value in changes.items():
+        inner = result.get(section)
         both = isinstance(value, dict) and isinstance(inner, dict)
-        result[key] = merged(inner, value) if both else value  # type: ignore[arg-type]
+        result[section] = {**inner, **value} if both else value  # type: ignore[dict-item]
     return result
 
 
@@ -58,7 +78,9 @@ def use(name: str, path: Path = paths.PARAMS, folder: Path = paths.PRESETS) -> l
     Returns the changed keys, "train.steps: 7000 -> 20000". Raises ConfigError, and leaves the file
     as it was, for an unknown preset and where the result would not be valid.
     """
-    return write(_yaml().load(text(name, folder)), path)
+    text(name, folder)
+    yaml = _yaml()
+    return write(_whole(name, folder, lambda file: yaml.load(file.read_text("utf-8"))), path)
 
 
 def write(changes: Mapping[str, Any], path: Path = paths.PARAMS) -> list[str]:
@@ -90,12 +112,13 @@ def _yaml() -> Any:
 
 
 def _write_into(document: Any, changes: Any) -> None:
-    """Leaf by leaf: a section put in as a whole would take its comments away."""
-    for key, value in changes.items():
-        if isinstance(value, dict) and isinstance(document.get(key), dict):
-            _write_into(document[key], value)
+    """Key by key: a section put in as a whole would take its comments away."""
+    for section, value in changes.items():
+        if isinstance(value, dict) and isinstance(document.get(section), dict):
+            for key, leaf in value.items():
+                document[section][key] = leaf
         else:
-            document[key] = value
+            document[section] = value
 
 
 def _description(path: Path) -> str:

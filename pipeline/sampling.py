@@ -40,16 +40,41 @@ def as_stored(samples: Tensor) -> np.ndarray:
 
 @torch.inference_mode()
 def generate(
-    generator: nn.Module, vectors: Tensor, labels: np.ndarray | None, *, batch_size: int = 500
+    generator: nn.Module,
+    vectors: Tensor,
+    labels: np.ndarray | None,
+    *,
+    batch_size: int = 500,
+    truncation: float = 1.0,
 ) -> np.ndarray:
     """Images uint8 (N, H, W, C), or points (N, D), of the given latent vectors and classes."""
-    device = next(generator.parameters()).device
     parts = []
     for start in range(0, len(vectors), batch_size):
         piece = slice(start, start + batch_size)
-        classes = None if labels is None else torch.from_numpy(labels[piece]).to(device)
-        parts.append(as_stored(generator(vectors[piece].to(device), classes)))
+        classes = None if labels is None else labels[piece]
+        parts.append(as_stored(draw(generator, vectors[piece], classes, truncation=truncation)))
     return np.concatenate(parts)
+
+
+@torch.inference_mode()
+def draw(
+    generator: nn.Module, vectors: Tensor, labels: np.ndarray | None, *, truncation: float = 1.0
+) -> Tensor:
+    """Samples as networks see them, of latent vectors (N, latent_dim) and classes (N,).
+
+    `truncation` below 1 trades variety for likely samples: of a network with styles, these come
+    nearer to their mean (Karras et al. 2019); of any other, latent vectors nearer to zero.
+    """
+    device = next(generator.parameters()).device
+    vectors = vectors.to(device)
+    classes = None if labels is None else torch.from_numpy(labels).to(device)
+    if truncation == 1:
+        return generator(vectors, classes)
+    if not hasattr(generator, "styles"):
+        return generator(truncation * vectors, classes)
+    styles = generator.styles(vectors, classes)  # type: ignore[operator]
+    nearer = torch.lerp(generator.style_mean.expand_as(styles), styles, truncation)  # type: ignore[operator]
+    return generator.synthesise(nearer)  # type: ignore[operator]
 
 
 def sample_images(
@@ -60,10 +85,13 @@ def sample_images(
     labels: np.ndarray | None = None,
     batch_size: int = 500,
     device: str | torch.device = "cpu",
+    truncation: float = 1.0,
 ) -> np.ndarray:
     """`n` images uint8 (n, H, W, C), or points (n, D), of the seed's latent vectors."""
     vectors = latents(n, generator.latent_dim, seed)  # type: ignore[arg-type]
-    return generate(generator.to(device), vectors, labels, batch_size=batch_size)
+    return generate(
+        generator.to(device), vectors, labels, batch_size=batch_size, truncation=truncation
+    )
 
 
 def requested_labels(

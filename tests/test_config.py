@@ -44,7 +44,9 @@ def test_every_key_is_documented_or_obvious(values: dict[str, Any]) -> None:
         ("train", "device", "gpu", ["train.device", "'gpu'"]),
         ("loss", "name", "hnge", ["loss.name", "'hnge'", "'hinge'"]),
         ("data", "source", "folder", ["data", "name must be given"]),
-        ("data", "image_size", 30, ["data.image_size", "28, 32 or 64"]),
+        ("data", "image_size", 30, ["data.image_size", "28, 32 or 64", "resnet"]),
+        ("model", "name", "r3gan", ["model.spectral_norm", "r3gan", "false"]),
+        ("loss", "terms", {"path_length": 2.0}, ["path_length", "dcgan", "stylegan2"]),
         ("data", "val_fraction", 0.9, ["val_fraction"]),
         ("data", "path", "~/images", ["data.path", "absolute"]),
         ("loss", "name", "wgan", ["model.spectral_norm", "false"]),
@@ -53,6 +55,13 @@ def test_every_key_is_documented_or_obvious(values: dict[str, Any]) -> None:
         ("data", "source", "ring", ["model.name: dcgan makes images", "points", "preset use ring"]),
         ("model", "name", "pacgan", ["model.name: pacgan makes points", "dcgan"]),
         ("data", "source", "stacked_mnist", ["data.channels must be 3"]),
+        ("train", "augment", ["blur"], ["train.augment", "'blur'", "'translation'"]),
+        ("train", "augment_p", 0.0, ["train.augment_p", "greater than 0"]),
+        ("train", "augment_p", "ada", ["train.augment_p", "train.augment"]),
+        ("loss", "terms", {"dragann": 1.0}, ["loss.terms", "'dragann'", "'dragan'"]),
+        ("loss", "terms", {"lecam": 0.0}, ["loss.terms.lecam", "greater than 0"]),
+        ("loss", "terms", {"label_smoothing": 0.6}, ["label_smoothing", "below 0.5"]),
+        ("model", "pack", 3, ["model.pack", "64", "63"]),
     ],
 )
 def test_a_wrong_value_names_key_value_and_what_is_allowed(
@@ -63,6 +72,32 @@ def test_a_wrong_value_names_key_value_and_what_is_allowed(
         config.check(values)
     assert all(word in str(caught.value) for word in words), str(caught.value)
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model.name": "veegan", "loss.r1_gamma": 1.0}, ["model.name", "batch", "loss.r1_gamma"]),
+        ({"model.name": "veegan", "loss.terms": {"dragan": 10.0}}, ["loss.terms.dragan", "dcgan"]),
+        ({"loss.name": "hinge", "loss.terms": {"label_smoothing": 0.1}}, ["target", "lsgan"]),
+        ({"loss.name": "rpgan", "loss.terms": {"lecam": 0.1}}, ["lecam", "differences"]),
+        (
+            {"loss.name": "rpgan", "train.augment": ["flip"], "train.augment_p": "ada"},
+            ["train.augment_p", "sign", "hinge"],
+        ),
+        ({"model.pack": 2, "model.conditional": True}, ["model.pack", "class"]),
+        ({"data.source": "ring", "model.name": "points", "loss.terms": {"cr": 1.0}}, ["points"]),
+    ],
+)
+def test_what_does_not_belong_together_is_refused_with_the_reason(
+    values: dict[str, Any], changes: dict[str, Any], words: list[str]
+) -> None:
+    for key, value in changes.items():
+        section, _, leaf = key.partition(".")
+        values[section][leaf] = value
+    with pytest.raises(ConfigError) as caught:
+        config.check(values)
+    assert all(word in str(caught.value) for word in words), str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -127,6 +162,6 @@ def test_the_readme_lists_every_key_with_its_default() -> None:
     assert sorted(table) == sorted(shipped)
     for key, value in shipped.items():
         expected: object = (
-            json.loads(value) if isinstance(value, str) and value.startswith("[") else value
+            json.loads(value) if isinstance(value, str) and value[:1] in "[{" else value
         )
         assert YAML(typ="safe", pure=True).load(table[key]) == expected, key

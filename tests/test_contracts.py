@@ -5,10 +5,12 @@ import itertools
 import pytest
 import torch
 
-from pipeline.config import IMAGE_NETWORKS, POINT_NETWORKS
+from pipeline.config import IMAGE_NETWORKS, OWN_SCALING, POINT_NETWORKS
 from pipeline.losses import LOSSES
 from pipeline.networks import NETWORKS
 from pipeline.networks.build import build
+from pipeline.networks.heads import MINIBATCH
+from pipeline.training.optimizers import OPTIMIZERS
 from pipeline.training.schedules import SCHEDULES
 
 
@@ -50,7 +52,7 @@ class TestNetwork:
             latent_dim=6,
             n_classes=n_classes,
             width=4,
-            spectral_norm=True,
+            spectral_norm=name not in OWN_SCALING,
             seed=seed,
         )
 
@@ -65,6 +67,17 @@ class TestNetwork:
         else:
             assert samples.shape == (3, *shape)
         assert discriminator(samples, labels).shape == (3,)
+
+    def test_a_latent_vector_is_one_image_whatever_is_beside_it(
+        self, name, shape, n_classes
+    ) -> None:
+        """In use, that is: in training batches are normalised and noise is drawn."""
+        generator, _ = self.pair(name, shape, n_classes)
+        generator.eval()
+        latents, labels = torch.randn(3, 6), torch.arange(3) if n_classes else None
+        together = generator(latents, labels)
+        alone = generator(latents[1:2], None if labels is None else labels[1:2])
+        torch.testing.assert_close(together[1:2], alone, atol=1e-3, rtol=1e-3)
 
     def test_weights_are_a_function_of_the_seed(self, name, shape, n_classes) -> None:
         first, second, other = (
@@ -83,6 +96,63 @@ class TestNetwork:
         samples = generator(latents, labels)
         assert not torch.equal(samples, generator(latents, labels + 1))
         assert not torch.equal(discriminator(samples, labels), discriminator(samples, labels + 1))
+
+
+@pytest.mark.parametrize("conditioning", ["concat", "projection", "auxiliary"])
+@pytest.mark.parametrize("minibatch", MINIBATCH)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_head_goes_on_every_discriminator(
+    name: str, conditioning: str, minibatch: str
+) -> None:
+    shape = (2,) if name in POINT_NETWORKS else (28, 28, 1)
+    _, discriminator = build(
+        name,
+        shape=shape,
+        latent_dim=6,
+        n_classes=5,
+        width=4,
+        spectral_norm=False,
+        seed=0,
+        conditioning=conditioning,
+        minibatch=minibatch,
+        dropout=0.5,
+    )
+    samples = torch.rand(6, *(shape if len(shape) == 1 else (1, 28, 28)))
+    labels = torch.arange(6) % 5
+    verdict = discriminator.eval().judge(samples, labels)
+    assert verdict.logits.shape == (6,)
+    named = conditioning == "auxiliary"
+    assert (verdict.classes is not None) == named
+    other = discriminator.judge(samples, (labels + 1) % 5)
+    assert torch.equal(verdict.logits, other.logits) == named
+
+
+@pytest.mark.parametrize("name", [name for name in IMAGE_NETWORKS if name != "dcgan"])
+@pytest.mark.parametrize("size", [8, 20, 48, 100, 256])
+def test_images_of_any_size_are_made_and_judged(name: str, size: int) -> None:
+    generator, discriminator = build(
+        name,
+        shape=(size, size, 3),
+        latent_dim=6,
+        n_classes=0,
+        width=4,
+        spectral_norm=False,
+        seed=0,
+    )
+    samples = generator(torch.randn(2, 6))
+    assert samples.shape == (2, 3, size, size)
+    assert discriminator(samples).shape == (2,)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_goes_downhill(name: str) -> None:
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = OPTIMIZERS[name]([weight], 0.1, [0.5, 0.9], 0.0)
+    for _ in range(30):
+        optimizer.zero_grad()
+        weight.square().sum().backward()
+        optimizer.step()
+    assert weight.abs().max() < 0.5
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

@@ -19,6 +19,10 @@ BY_HAND = {
         (softplus(-2) + softplus(1)) / 2 + (softplus(0.5) + softplus(-3)) / 2,
         (softplus(-0.5) + softplus(3)) / 2,
     ),
+    "minimax": (
+        (softplus(-2) + softplus(1)) / 2 + (softplus(0.5) + softplus(-3)) / 2,
+        -(softplus(0.5) + softplus(-3)) / 2,
+    ),
     "lsgan": (0.5 * ((1 + 4) / 2 + (0.25 + 9) / 2), 0.5 * (0.25 + 16) / 2),
     "wgan": (-1.25 - 0.5, 1.25),
     "wgan_gp": (-1.25 - 0.5, 1.25),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import shutil
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from pipeline import config, presets
+from pipeline import config, lineage, presets
 from pipeline.cli import gan
 from pipeline.errors import ConfigError
 
@@ -34,13 +33,25 @@ def test_every_preset_is_described_and_valid(name: str, params: Path) -> None:
     config.load_params(params)
 
 
-@pytest.mark.parametrize(("first", "second"), list(itertools.permutations(NAMES, 2)))
-def test_a_preset_does_not_depend_on_the_one_before(first: str, second: str) -> None:
-    shipped = presets.overlay("default", FOLDER)
-    after = presets.merged(shipped, presets.overlay(second, FOLDER))
-    for name in (first, second):
-        shipped = presets.merged(shipped, presets.overlay(name, FOLDER))
-    assert shipped == after
+def test_a_preset_does_not_depend_on_the_one_before() -> None:
+    """Each sets the same keys of a recipe as all others, and of data all or none."""
+    of_recipe, of_data = set(), set()
+    for name in NAMES:
+        keys = frozenset(lineage.flatten(presets.overlay(name, FOLDER)))
+        recipe = {key for key in keys if key.partition(".")[0] in presets.RECIPE}
+        recipe = {key for key in recipe if not key.startswith("loss.terms")}
+        if name != "default":
+            of_recipe.add(frozenset(recipe))
+            of_data.add(frozenset(keys - recipe - {"loss.terms"}))
+    assert len(of_recipe) == 1
+    assert len({keys for keys in of_data if any(key.startswith("data.") for key in keys)}) == 1
+
+
+def test_a_recipe_keeps_ones_own_data_and_device(params: Path) -> None:
+    params.write_text(params.read_text().replace("device: auto", "device: cpu "))
+    changed = presets.use("hinge", params, FOLDER)
+    assert "loss.name: non_saturating -> hinge" in changed
+    assert config.load_params(params).train.device == "cpu"
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -5,8 +5,19 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from pipeline.regularizers import gradient_penalty, r1, r2
+from pipeline.regularizers import (
+    bcr,
+    cr,
+    dragan,
+    feature_matching,
+    gradient_penalty,
+    label_smoothing,
+    lecam,
+    r1,
+    r2,
+)
 
 SLOPE = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 REAL = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
@@ -62,6 +73,45 @@ def test_gradient_penalty_looks_between_fake_and_real() -> None:
     norms = between.square().sum(dim=(1, 2, 3)).sqrt()
     expected = (norms - 1).square().mean().item()
     assert gradient_penalty(quadratic, REAL, FAKE, MIX).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_dragan_of_unit_slope_is_zero_and_looks_around_reals() -> None:
+    unit = SLOPE / SLOPE.norm()
+    mix = torch.rand(REAL.shape, generator=torch.Generator().manual_seed(3))
+    assert dragan(lambda x: (unit * x).sum(dim=(1, 2, 3)), REAL, FAKE, mix).item() < 1e-9
+    around = REAL + 0.5 * REAL.std() * mix
+    expected = (around.square().sum(dim=(1, 2, 3)).sqrt() - 1).square().mean().item()
+    assert dragan(quadratic, REAL, FAKE * 9, mix).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_consistency_asks_for_the_same_verdict_of_shifted_images() -> None:
+    corners = torch.rand(4, 2, generator=torch.Generator().manual_seed(4))
+    assert cr(lambda x: x.new_ones(len(x)), REAL, FAKE, corners) == 0
+    flat = torch.ones_like(REAL)
+    assert cr(linear, flat, FAKE, corners).item() == pytest.approx(0, abs=1e-6)
+    assert cr(linear, REAL, FAKE, corners) > 0
+    assert bcr(linear, REAL, FAKE, corners) > cr(linear, REAL, FAKE, corners)
+
+
+def test_lecam_pulls_each_side_to_the_running_mean_of_the_other() -> None:
+    memory: dict[str, Tensor] = {}
+    real, fake = torch.tensor([1.0, 3.0]), torch.tensor([-2.0, -2.0])
+    assert lecam(real, fake, memory).item() == pytest.approx((9 + 25) / 2 + 16)
+    assert memory["lecam_real"] == 2
+    lecam(real + 10, fake, memory)
+    assert memory["lecam_real"].item() == pytest.approx(2.1)
+
+
+def test_label_smoothing_is_cross_entropy_to_the_lower_target() -> None:
+    logits, s = torch.linspace(-3, 3, 7), 0.1
+    smooth = F.binary_cross_entropy_with_logits(logits, torch.full((7,), 1 - s))
+    plain = F.binary_cross_entropy_with_logits(logits, torch.ones(7))
+    torch.testing.assert_close(plain + s * label_smoothing(logits, logits, {}), smooth)
+
+
+def test_feature_matching_is_the_squared_distance_of_means() -> None:
+    real, fake = torch.zeros(4, 3), torch.ones(4, 3)
+    assert feature_matching(real, fake).item() == pytest.approx(3)
 
 
 def test_penalties_reach_the_critics_weights() -> None:

@@ -6,7 +6,7 @@ import torch
 
 from pipeline.errors import ConfigError
 from pipeline.networks.build import build
-from pipeline.sampling import class_labels, latents, requested_labels, sample_images, to_uint8
+from pipeline.sampling import class_labels, draw, latents, requested_labels, sample_images, to_uint8
 
 
 def generator(n_classes: int = 3) -> torch.nn.Module:
@@ -78,3 +78,23 @@ def test_points_are_not_rounded() -> None:
     with torch.no_grad():
         expected = generator(latents(50, 2, 0)).numpy()
     np.testing.assert_allclose(points, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["mlp", "stylegan2"])
+def test_truncation_brings_samples_nearer_to_each_other(name: str) -> None:
+    generator, _ = build(
+        name,
+        shape=(28, 28, 1),
+        latent_dim=4,
+        n_classes=0,
+        width=8,
+        spectral_norm=False,
+        seed=0,
+    )
+    generator.eval()
+    vectors = latents(20, 4, 0)
+    spreads = [
+        draw(generator, vectors, None, truncation=psi).std(dim=0).mean() for psi in (1.0, 0.5, 0.01)
+    ]
+    assert spreads[0] > spreads[1] > spreads[2]
+    assert spreads[2] < 0.1 * spreads[0]

@@ -57,8 +57,8 @@ def _parsed(change: str) -> dict[str, Any]:
 def run(values: dict[str, Any], seeds: Sequence[int], folder: Path) -> list[dict[str, Any]]:
     """Train and evaluate `values` with each seed in `folder`; what each came to, in their order.
 
-    A result has seed, key, seconds (training and evaluation), picture (a path), metrics and
-    protocol. Raises UserError where a stage fails.
+    A result has seed, key, seconds (training and evaluation), training (its images and seconds),
+    picture (a path), metrics and protocol. Raises UserError where a stage fails.
     """
     from filelock import FileLock, Timeout
 
@@ -94,6 +94,7 @@ def _make(values: dict[str, Any], key: str, work: Path, results: Path) -> None:
         "seed": values["seed"],
         "seconds": round(seconds, 1),
         "picture": picture.name,
+        "training": _speed(work),
         "metrics": metrics,
         "protocol": protocol,
     }
@@ -109,6 +110,14 @@ def prepare(values: dict[str, Any], work: Path) -> None:
         for stage in ONCE:
             _stage(stage, work)
         marker.write_text(once)
+
+
+def _speed(work: Path) -> dict[str, float]:
+    """Images that the training showed D, and the seconds it took, evaluations aside."""
+    import pandas as pd
+
+    last = pd.read_csv(work / paths.TRAIN_REPORT / "history.csv").iloc[-1]
+    return {"images": float(last["images"]), "seconds": float(last["seconds"])}
 
 
 def _lay_out(work: Path, values: dict[str, Any]) -> None:

@@ -1,17 +1,19 @@
 """DCGAN (Radford et al. 2016, arXiv:1511.06434) for images of 28, 32 or 64 pixels.
 
-Conditional: G gets the class as an embedding beside the latent vector; D adds the inner product of
-its features with a class embedding to its logit (projection, Miyato & Koyama 2018).
+Conditional: G gets the class as an embedding beside the latent vector, D by projection unless told
+otherwise.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm as with_spectral_norm
+
+from pipeline.networks import heads
 
 # image size -> (side of G's coarsest feature map, doublings from there to the image, D's halvings)
 SCALES = {28: (7, 2, 3), 32: (4, 3, 3), 64: (4, 4, 4)}
@@ -54,39 +56,43 @@ class Generator(nn.Module):
         return self.body(coarse.permute(0, 3, 1, 2))
 
 
-class Discriminator(nn.Module):
+class Discriminator(heads.Discriminator):
     """Images (N, C, S, S) in [-1, 1] [and classes (N,)] -> logits (N,), high for real.
 
     Halvings down to a side of 3 or 4: one fewer, and D is too weak for G to learn from.
     """
 
     def __init__(
-        self, *, shape: Sequence[int], n_classes: int, width: int, spectral_norm: bool
+        self,
+        *,
+        shape: Sequence[int],
+        n_classes: int,
+        width: int,
+        spectral_norm: bool,
+        conditioning: str = "projection",
+        **head: Any,
     ) -> None:
         super().__init__()
-        norm = with_spectral_norm if spectral_norm else _unchanged
+        norm = heads.normalised(spectral_norm)
         image_size, _, channels = shape
+        beside = n_classes and conditioning == "concat"
+        self.plane = heads.ClassPlane(n_classes, image_size) if beside else None
         _, _, halvings = SCALES[image_size]
-        widths = [channels] + [width * 2**i for i in range(halvings)]
+        widths = [channels + bool(beside)] + [width * 2**i for i in range(halvings)]
         layers: list[nn.Module] = []
         for n_in, n_out in itertools.pairwise(widths):
             layers += [norm(nn.Conv2d(n_in, n_out, 4, 2, 1)), nn.LeakyReLU(0.2, inplace=True)]
         self.body = nn.Sequential(*layers)
         features = widths[-1] * (image_size // 2**halvings) ** 2
-        self.head = norm(nn.Linear(features, 1))
-        self.embedding = norm(nn.Embedding(n_classes, features)) if n_classes else None
+        self.head = heads.Head(
+            features, n_classes=n_classes, norm=norm, conditioning=conditioning, **head
+        )
         self.apply(_init)
 
-    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        features = self.body(images).permute(0, 2, 3, 1).flatten(1)
-        logits = self.head(features).squeeze(1)
-        if self.embedding is not None:
-            logits = logits + (features * self.embedding(labels)).sum(dim=1)
-        return logits
-
-
-def _unchanged(module: nn.Module) -> nn.Module:
-    return module
+    def features(self, images: Tensor, labels: Tensor | None) -> Tensor:
+        if self.plane is not None:
+            images = self.plane(images, labels)
+        return self.body(images).permute(0, 2, 3, 1).flatten(1)
 
 
 def _init(module: nn.Module) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.nn.utils.parametrizations import spectral_norm as with_spectral_norm
+
+from pipeline.networks import heads
 
 
 class Generator(nn.Module):
@@ -35,31 +35,35 @@ class Generator(nn.Module):
         )
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self.body(_with_class(latents, labels, self.n_classes)).view(-1, *self.shape)
+        return self.body(heads.one_hot_beside(latents, labels, self.n_classes)).view(
+            -1, *self.shape
+        )
 
 
-class Discriminator(nn.Module):
+class Discriminator(heads.Discriminator):
     """Images (N, channels, S, S) in [-1, 1] [and classes (N,)] -> logits (N,), high for real."""
 
     def __init__(
-        self, *, shape: Sequence[int], n_classes: int, width: int, spectral_norm: bool
+        self,
+        *,
+        shape: Sequence[int],
+        n_classes: int,
+        width: int,
+        spectral_norm: bool,
+        conditioning: str = "concat",
+        **head: Any,
     ) -> None:
         super().__init__()
-        self.n_classes = n_classes
-        sizes = [math.prod(shape) + n_classes, width, width, 1]
+        norm = heads.normalised(spectral_norm)
+        self.n_beside = n_classes if conditioning == "concat" else 0
+        sizes = [math.prod(shape) + self.n_beside, width, width]
         layers: list[nn.Module] = []
         for n_in, n_out in itertools.pairwise(sizes):
-            linear = nn.Linear(n_in, n_out)
-            layers += [with_spectral_norm(linear) if spectral_norm else linear]
-            layers += [nn.LeakyReLU(0.2, inplace=True)]
-        self.body = nn.Sequential(*layers[:-1])
+            layers += [norm(nn.Linear(n_in, n_out)), nn.LeakyReLU(0.2, inplace=True)]
+        self.body = nn.Sequential(*layers)
+        self.head = heads.Head(
+            width, n_classes=n_classes, norm=norm, conditioning=conditioning, **head
+        )
 
-    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self.body(_with_class(images.flatten(1), labels, self.n_classes)).squeeze(1)
-
-
-def _with_class(vectors: Tensor, labels: Tensor | None, n_classes: int) -> Tensor:
-    if not n_classes:
-        return vectors
-    assert labels is not None
-    return torch.cat([vectors, F.one_hot(labels, n_classes).to(vectors.dtype)], dim=1)
+    def features(self, images: Tensor, labels: Tensor | None) -> Tensor:
+        return self.body(heads.one_hot_beside(images.flatten(1), labels, self.n_beside))

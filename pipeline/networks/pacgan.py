@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.nn.utils.parametrizations import spectral_norm as with_spectral_norm
+
+from pipeline.networks import heads
 
 HIDDEN_G, HIDDEN_D, PIECES = 4, 3, 5
 
@@ -34,29 +34,38 @@ class Generator(nn.Module):
         self.apply(_init)
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self.body(_with_class(latents, labels, self.n_classes))
+        return self.body(heads.one_hot_beside(latents, labels, self.n_classes))
 
 
-class Discriminator(nn.Module):
+class Discriminator(heads.Discriminator):
     """Points (N, D) [and classes (N,)] -> logits (N,), high for real."""
 
     def __init__(
-        self, *, shape: Sequence[int], n_classes: int, width: int, spectral_norm: bool
+        self,
+        *,
+        shape: Sequence[int],
+        n_classes: int,
+        width: int,
+        spectral_norm: bool,
+        conditioning: str = "concat",
+        **head: Any,
     ) -> None:
         super().__init__()
-        self.n_classes = n_classes
+        norm = heads.normalised(spectral_norm)
+        self.n_beside = n_classes if conditioning == "concat" else 0
         layers: list[nn.Module] = []
-        n_in, units = math.prod(shape) + n_classes, width // 2
+        n_in, units = math.prod(shape) + self.n_beside, width // 2
         for _ in range(HIDDEN_D):
-            linear = nn.Linear(n_in, units * PIECES)
-            layers += [with_spectral_norm(linear) if spectral_norm else linear, Maxout(PIECES)]
+            layers += [norm(nn.Linear(n_in, units * PIECES)), Maxout(PIECES)]
             n_in = units
-        last = nn.Linear(n_in, 1)
-        self.body = nn.Sequential(*layers, with_spectral_norm(last) if spectral_norm else last)
+        self.body = nn.Sequential(*layers)
+        self.head = heads.Head(
+            n_in, n_classes=n_classes, norm=norm, conditioning=conditioning, **head
+        )
         self.apply(_init)
 
-    def forward(self, points: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self.body(_with_class(points, labels, self.n_classes)).squeeze(1)
+    def features(self, points: Tensor, labels: Tensor | None) -> Tensor:
+        return self.body(heads.one_hot_beside(points, labels, self.n_beside))
 
 
 class Maxout(nn.Module):
@@ -68,13 +77,6 @@ class Maxout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.unflatten(1, (-1, self.pieces)).amax(dim=2)
-
-
-def _with_class(vectors: Tensor, labels: Tensor | None, n_classes: int) -> Tensor:
-    if not n_classes:
-        return vectors
-    assert labels is not None
-    return torch.cat([vectors, F.one_hot(labels, n_classes).to(vectors.dtype)], dim=1)
 
 
 def _init(module: nn.Module) -> None:

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.nn.utils.parametrizations import spectral_norm as with_spectral_norm
+
+from pipeline.networks import heads
 
 HIDDEN = 3
 SLOPE = 0.2
@@ -33,31 +34,39 @@ class Generator(nn.Module):
         super().__init__()
         self.latent_dim, self.n_classes = latent_dim, n_classes
         self.fourier = Fourier(latent_dim, BANDWIDTH_G)
-        self.body = _hidden(self.fourier.n_out + n_classes, width, _unchanged)
+        self.body = _hidden(self.fourier.n_out + n_classes, width, heads.normalised(False))
         self.body[-1] = nn.Identity()  # its units step instead
         self.last = nn.Linear(width, math.prod(shape))
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        units = self.body(_with_class(self.fourier(latents), labels, self.n_classes))
+        units = self.body(heads.one_hot_beside(self.fourier(latents), labels, self.n_classes))
         return self.last(torch.tanh(STEEPNESS * units))
 
 
-class Discriminator(nn.Module):
+class Discriminator(heads.Discriminator):
     """Points (N, D) [and classes (N,)] -> logits (N,), high for real."""
 
     def __init__(
-        self, *, shape: Sequence[int], n_classes: int, width: int, spectral_norm: bool
+        self,
+        *,
+        shape: Sequence[int],
+        n_classes: int,
+        width: int,
+        spectral_norm: bool,
+        conditioning: str = "concat",
+        **head: Any,
     ) -> None:
         super().__init__()
-        self.n_classes = n_classes
+        norm = heads.normalised(spectral_norm)
+        self.n_beside = n_classes if conditioning == "concat" else 0
         self.fourier = Fourier(math.prod(shape), BANDWIDTH_D)
-        norm = with_spectral_norm if spectral_norm else _unchanged
-        self.body = _hidden(self.fourier.n_out + n_classes, width, norm)
-        self.last = norm(nn.Linear(width, 1))
+        self.body = _hidden(self.fourier.n_out + self.n_beside, width, norm)
+        self.head = heads.Head(
+            width, n_classes=n_classes, norm=norm, conditioning=conditioning, **head
+        )
 
-    def forward(self, points: Tensor, labels: Tensor | None = None) -> Tensor:
-        units = self.body(_with_class(self.fourier(points), labels, self.n_classes))
-        return self.last(units).squeeze(1)
+    def features(self, points: Tensor, labels: Tensor | None) -> Tensor:
+        return self.body(heads.one_hot_beside(self.fourier(points), labels, self.n_beside))
 
 
 class Fourier(nn.Module):
@@ -88,14 +97,3 @@ def _hidden(n_in: int, width: int, norm: Callable[[nn.Module], nn.Module]) -> nn
         layers += [norm(linear), nn.LeakyReLU(SLOPE)]
         n_in = width
     return nn.Sequential(*layers)
-
-
-def _unchanged(module: nn.Module) -> nn.Module:
-    return module
-
-
-def _with_class(vectors: Tensor, labels: Tensor | None, n_classes: int) -> Tensor:
-    if not n_classes:
-        return vectors
-    assert labels is not None
-    return torch.cat([vectors, F.one_hot(labels, n_classes).to(vectors.dtype)], dim=1)

@@ -10,11 +10,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.parametrizations import spectral_norm as with_spectral_norm
+
+from pipeline.networks import heads
 
 HALVINGS = 4
 
@@ -55,18 +57,27 @@ class Generator(nn.Module):
         return x
 
 
-class Discriminator(nn.Module):
+class Discriminator(heads.Discriminator):
     """Images (N, C, S, S) in [-1, 1] [and classes (N,)] -> logits (N,), high for real.
 
-    Conditional: the class enters as an inner product of the features with its embedding.
+    Conditional: by projection unless told otherwise.
     """
 
     def __init__(
-        self, *, shape: Sequence[int], n_classes: int, width: int, spectral_norm: bool
+        self,
+        *,
+        shape: Sequence[int],
+        n_classes: int,
+        width: int,
+        spectral_norm: bool,
+        conditioning: str = "projection",
+        **head: Any,
     ) -> None:
         super().__init__()
-        norm = with_spectral_norm if spectral_norm else _unchanged
-        widths = [shape[2]] + [width * 2**i for i in range(HALVINGS)]
+        norm = heads.normalised(spectral_norm)
+        beside = n_classes and conditioning == "concat"
+        self.plane = heads.ClassPlane(n_classes, shape[0]) if beside else None
+        widths = [shape[2] + bool(beside)] + [width * 2**i for i in range(HALVINGS)]
         layers: list[nn.Module] = []
         for i, (n_in, n_out) in enumerate(itertools.pairwise(widths)):
             layers.append(norm(nn.Conv2d(n_in, n_out, 5, 2, 2)))
@@ -75,16 +86,15 @@ class Discriminator(nn.Module):
             layers.append(nn.LeakyReLU(0.2))
         self.body = nn.Sequential(*layers)
         features = widths[-1] * _sizes(shape[0])[-1] ** 2
-        self.head = norm(nn.Linear(features, 1))
-        self.embedding = norm(nn.Embedding(n_classes, features)) if n_classes else None
+        self.head = heads.Head(
+            features, n_classes=n_classes, norm=norm, conditioning=conditioning, **head
+        )
         self.apply(_init)
 
-    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        features = self.body(images).flatten(1)
-        logits = self.head(features).squeeze(1)
-        if self.embedding is not None:
-            logits = logits + (features * self.embedding(labels)).sum(dim=1)
-        return logits
+    def features(self, images: Tensor, labels: Tensor | None) -> Tensor:
+        if self.plane is not None:
+            images = self.plane(images, labels)
+        return self.body(images).flatten(1)
 
 
 def _sizes(image_size: int) -> list[int]:
@@ -93,10 +103,6 @@ def _sizes(image_size: int) -> list[int]:
     for _ in range(HALVINGS):
         sizes.append((sizes[-1] + 1) // 2)
     return sizes
-
-
-def _unchanged(module: nn.Module) -> nn.Module:
-    return module
 
 
 def _init(module: nn.Module) -> None:

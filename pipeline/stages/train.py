@@ -18,9 +18,11 @@ from pipeline import errors, files, lineage, logs, paths, progress
 from pipeline.config import Params, check, read_yaml
 from pipeline.datasets import prepared
 from pipeline.grids import save_grid, save_png
-from pipeline.networks.build import save_generator
+from pipeline.networks import warm_start
+from pipeline.networks.build import save_discriminator, save_generator
+from pipeline.networks.warm_start import Start
 from pipeline.scatter import scatter
-from pipeline.tracking import record
+from pipeline.tracking import models, record
 from pipeline.tracking.deliver import deliver_or_keep
 from pipeline.tracking.live import LiveRun
 from pipeline.training import callbacks, checkpoints, devices, recipe
@@ -43,12 +45,17 @@ def main() -> None:
     inputs = lineage.stage_inputs("train", values)
     # `auto` is another precision on another machine, and then another result.
     inputs["params"]["train.precision"] = str(precision)
+    start = _start(params)
+    if start is not None:  # what is in the files decides the result, not where they are
+        inputs["params"]["model.init_from"] = start.digest
     key = lineage.stage_key(inputs)
 
     split = data.split("train")
     n_classes = data.n_classes if params.model.conditional else 0
     task = recipe.make_task(params, split.images, split.labels, device)
     state = recipe.make_state(params, shape=data.shape, n_classes=n_classes, device=device)
+    if start is not None:
+        recipe.warm_start(state, start)
     run = record.start(
         "train",
         key,
@@ -68,15 +75,15 @@ def main() -> None:
     )
     checkpoints.prune(paths.checkpoints(), keep=key)
     with checkpoints.hold(paths.checkpoints(), key) as folder:
-        start = _restore(state, folder, inputs)
-        began = checkpoints.first_start(folder, run.started, resumed=start > 0)
+        reached = _restore(state, folder, inputs)
+        began = checkpoints.first_start(folder, run.started, resumed=reached > 0)
         run = dataclasses.replace(run, started=began)
         live = LiveRun(run, params.tracking.upload_every)
         grids = _grids(folder / "grids", params, split, n_classes, live)
-        if start == 0:
+        if reached == 0:
             grids.write(state)
         try:
-            with progress.bar("train", params.train.steps, start=start) as advance:
+            with progress.bar("train", params.train.steps, start=reached) as advance:
                 recipe.run(
                     params,
                     state,
@@ -86,7 +93,7 @@ def main() -> None:
                     save=lambda state: checkpoints.save(state, folder),
                     callbacks=[
                         callbacks.StopOnDivergence(),
-                        callbacks.ShowProgress(advance, start),
+                        callbacks.ShowProgress(advance, reached),
                         Curves(live),
                         grids,
                     ],
@@ -96,6 +103,7 @@ def main() -> None:
             raise
         live.close()
         config = _write_generator(state, params, data, key)
+        _write_discriminator(state, params, data, key)
         with files.atomic_folder(paths.TRAIN_REPORT) as out:
             files.write_table(out / "history.csv", state.history)
             evaluated = [row for row in state.history if "eval_fd" in row]
@@ -105,6 +113,17 @@ def main() -> None:
         checkpoints.discard(folder)
     log.info("best of the checkpoints: step %d, fd %.3g on val", state.best_step, state.best_score)
     deliver_or_keep("train")
+
+
+def _start(params: Params) -> Start | None:
+    """The weights that model.init_from names, if any: a folder or a model of the registry."""
+    given = params.model.init_from
+    if given is None:
+        return None
+    start = warm_start.read(models.fetch(given) if given.startswith("models:/") else Path(given))
+    kept = "both networks" if start.discriminator is not None else "the generator alone"
+    log.info("starting from %s: %s", given, kept)
+    return start
 
 
 def _grids(
@@ -174,6 +193,20 @@ def _write_generator(
             "last_step": state.step,
         },
         {"best": state.best_weights, "last": weights_of(state.ema)},
+    )
+
+
+def _write_discriminator(state: State, params: Params, data: prepared.Prepared, key: str) -> None:
+    """models/discriminator: what `gan sample --reject` and a later training need of D."""
+    n_classes = data.n_classes if params.model.conditional else 0
+    arguments = recipe.generator_config(params, data.shape, n_classes)
+    save_discriminator(
+        paths.DISCRIMINATOR,
+        {
+            "train_key": key,
+            "discriminator": {**arguments, **recipe.discriminator_config(params)},
+        },
+        weights_of(state.discriminator),
     )
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from pipeline.losses import Loss
-from pipeline.regularizers import Regularizer
+from pipeline.regularizers import FeatureTerm, GeneratorTerm, LogitTerm, Regularizer, Term
 from pipeline.training import devices, randomness
 from pipeline.training.schedules import Schedule
 from pipeline.training.state import State, update_average, weights_of
@@ -41,13 +41,16 @@ def train(
     task: Task,
     *,
     loss: Loss,
-    regularizers: Sequence[Regularizer],  # added to D's loss
+    terms: Sequence[Term],  # added to the losses of D or G
     weight_clip: float | None,  # D's weights stay in [-weight_clip, weight_clip]
     steps: int,  # generator updates in all, those of a resumed state included
     lr_g: float,
     lr_d: float,
-    schedule: Schedule,  # progress in [0, 1] -> factor on both rates
+    schedule_g: Schedule,  # progress in [0, 1] -> factor on the rate
+    schedule_d: Schedule,
+    clip_grad: float | None,  # largest norm of the gradients of D, and of G
     ema_decay: float,
+    ema_warmup: float,  # early averages forget sooner: decay at step t is at most (1+t)/(this+t)
     precision: torch.dtype,  # of autocast; float32: none
     seed: int,  # of the penalties' random mixes
     log_every: int,
@@ -67,24 +70,39 @@ def train(
     d_parameters: list[Tensor] = list(d.parameters())
     autocast = torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32)
     meter = Meter()
+    regularizers = [term for term in terms if isinstance(term, Regularizer)]
+    logit_terms = [term for term in terms if isinstance(term, LogitTerm)]
+    feature_terms = [term for term in terms if isinstance(term, FeatureTerm)]
+    generator_terms = [term for term in terms if isinstance(term, GeneratorTerm)]
+
+    def descend(optimizer: torch.optim.Optimizer, total: Tensor) -> None:
+        optimizer.zero_grad()
+        total.backward()
+        if clip_grad is not None:
+            nn.utils.clip_grad_norm_(_parameters(optimizer), clip_grad)
+        optimizer.step()
 
     def update_d(batch: Any, fake: Tensor) -> None:
         real = task.real(batch)
         with autocast, parametrize.cached():  # spectral normalisation once for both
-            real_logits = task.judge(d, real, batch).float()
-            fake_logits = task.judge(d, fake, batch).float()
+            of_real = task.judge(d, real, batch)
+            of_fake = task.judge(d, fake, batch)
+        real_logits, fake_logits = of_real.logits.float(), of_fake.logits.float()
         total = loss.discriminator(real_logits, fake_logits)
+        for term in logit_terms:
+            total = total + term.weight * term.penalty(real_logits, fake_logits, state.memory)
         for regularizer in regularizers:
             if state.d_updates % regularizer.every == 0:
-                mix = randomness.uniform(len(real), seed, state.d_updates).to(device)
+                mix = randomness.uniform(regularizer.random(real), seed, state.d_updates).to(device)
                 # In float32: a gradient of a gradient loses too much in half the bits.
                 penalty = regularizer.penalty(
-                    lambda images: task.judge(d, images, batch), real, fake.float(), mix
+                    lambda images: task.judge(d, images, batch).logits, real, fake.float(), mix
                 )
                 total = total + regularizer.weight * regularizer.every * penalty
-        state.optimizer_d.zero_grad()
-        total.backward()
-        state.optimizer_d.step()
+        extra = task.discriminator_terms(of_real, of_fake, batch)
+        if extra is not None:
+            total = total + extra
+        descend(state.optimizer_d, total)
         if weight_clip is not None:
             with torch.no_grad():
                 torch._foreach_clamp_min_(d_parameters, -weight_clip)
@@ -97,29 +115,36 @@ def train(
             d_fake=fake_logits.mean(),
             d_acc_real=(real_logits > loss.boundary).float().mean(),
             d_acc_fake=(fake_logits <= loss.boundary).float().mean(),
+            **task.judged(real_logits),
         )
 
     def update_g(batch: Any, fake: Tensor) -> None:
         for parameter in d_parameters:  # D's own gradients are not needed here
             parameter.requires_grad_(False)
         with autocast:
-            fake_logits = task.judge(d, fake, batch).float()
-            real_logits = None
-            if loss.relativistic:
+            of_fake = task.judge(d, fake, batch)
+            of_real = None
+            if loss.relativistic or feature_terms:
                 with torch.no_grad():
-                    real_logits = task.judge(d, task.real(batch), batch).float()
-        total = loss.generator(fake_logits, real_logits)
-        extra = task.generator_terms(fake, batch)
+                    of_real = task.judge(d, task.real(batch), batch)
+        real_logits = None if of_real is None else of_real.logits.float()
+        total = loss.generator(of_fake.logits.float(), real_logits)
+        for term in feature_terms:
+            assert of_real is not None
+            matched = term.penalty(of_real.features.float(), of_fake.features.float())
+            total = total + term.weight * matched
+        for lazy in generator_terms:
+            if state.step % lazy.every == 0:
+                penalty = task.penalise(lazy, g, batch, state.memory)
+                total = total + lazy.weight * lazy.every * penalty
+        extra = task.generator_terms(fake, of_fake, batch)
         if extra is not None:
             total = total + extra
-        state.optimizer_g.zero_grad()
-        total.backward()
-        state.optimizer_g.step()
+        descend(state.optimizer_g, total)
         for parameter in d_parameters:
             parameter.requires_grad_(True)
         state.step += 1
-        # Early averages forget the untrained weights sooner.
-        decay = min(ema_decay, (1 + state.step) / (10 + state.step))
+        decay = min(ema_decay, (1 + state.step) / (ema_warmup + state.step))
         update_average(state.ema, g, decay)
         meter.add(loss_g=total)
 
@@ -153,9 +178,10 @@ def train(
     began, first_image = time.perf_counter(), state.images
     logged, stop = state.step, False
     while state.step < steps and not stop:
-        factor = schedule(state.step / steps)
-        _set_rate(state.optimizer_g, lr_g * factor)
-        _set_rate(state.optimizer_d, lr_d * factor)
+        progress = state.step / steps
+        _set_rate(state.optimizer_g, lr_g * schedule_g(progress))
+        _set_rate(state.optimizer_d, lr_d * schedule_d(progress))
+        task.begin(state, progress)
         d_steps, g_steps = state.balance.ratio()
         for _ in range(d_steps - 1):
             with torch.no_grad():
@@ -221,8 +247,12 @@ def _set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr
 
 
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
 def _gradient_norm(optimizer: torch.optim.Optimizer) -> float:
     """Norm of the gradients of the last update."""
-    gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
+    gradients = [parameter.grad for parameter in _parameters(optimizer)]
     present = [gradient for gradient in gradients if gradient is not None]
     return float(torch.nn.utils.get_total_norm(present))

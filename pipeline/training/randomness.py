@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 # One stream a purpose: equal counters in different streams give independent draws.
-NOISE, ORDER, MIX = range(3)
+NOISE, ORDER, MIX, AUGMENT = range(4)
 
 
-def _key(seed: int, stream: int, counter: int) -> int:
-    state = np.random.SeedSequence((seed, stream, counter)).generate_state(1, np.uint64)
+def _key(*numbers: int) -> int:
+    state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
     return int(state[0] >> 1)  # torch takes a signed 64-bit seed
 
 
@@ -27,9 +27,32 @@ def normal(shape: tuple[int, ...], seed: int, counter: int) -> Tensor:
     return torch.randn(shape, generator=generator(seed, NOISE, counter))
 
 
-def uniform(n: int, seed: int, counter: int) -> Tensor:
-    """Uniform numbers (n,) in [0, 1)."""
-    return torch.rand(n, generator=generator(seed, MIX, counter))
+def uniform(shape: tuple[int, ...], seed: int, counter: int) -> Tensor:
+    """Uniform numbers in [0, 1)."""
+    return torch.rand(shape, generator=generator(seed, MIX, counter))
+
+
+class Draws:
+    """What is drawn while one batch is used: the i-th draw is a function of (seed, counter, i).
+
+    A batch is used within one round, which no checkpoint cuts in two.
+    """
+
+    def __init__(self, seed: int, counter: int) -> None:
+        self.seed, self.counter, self.taken = seed, counter, 0
+
+    def uniform(self, shape: tuple[int, ...]) -> Tensor:
+        """Uniform numbers in [0, 1)."""
+        return torch.rand(shape, generator=self._next())
+
+    def normal(self, shape: tuple[int, ...]) -> Tensor:
+        """Standard normal numbers."""
+        return torch.randn(shape, generator=self._next())
+
+    def _next(self) -> torch.Generator:
+        self.taken += 1
+        key = _key(self.seed, AUGMENT, self.counter, self.taken)
+        return torch.Generator().manual_seed(key)
 
 
 @functools.lru_cache(maxsize=2)

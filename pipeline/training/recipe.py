@@ -9,14 +9,17 @@ import numpy as np
 import torch
 from torch import nn
 
+from pipeline.augment import Adaptive, Augment
 from pipeline.config import Params
 from pipeline.errors import UserError
 from pipeline.losses import LOSSES
 from pipeline.networks.build import build
-from pipeline.regularizers import Regularizer, gradient_penalty, r1, r2
+from pipeline.networks.warm_start import Start, load_into
+from pipeline.regularizers import TERMS, Regularizer, Term, gradient_penalty, r1, r2
 from pipeline.training.balance import BALANCES
 from pipeline.training.loop import Callback, train
-from pipeline.training.schedules import SCHEDULES
+from pipeline.training.optimizers import OPTIMIZERS
+from pipeline.training.schedules import SCHEDULES, warmed
 from pipeline.training.state import State, average_of
 from pipeline.training.tasks import Generate
 
@@ -32,13 +35,24 @@ def generator_config(params: Params, shape: Sequence[int], n_classes: int) -> di
     }
 
 
+def discriminator_config(params: Params) -> dict[str, Any]:
+    """What `build` takes for the discriminator beside the generator's arguments."""
+    return {
+        "spectral_norm": params.model.spectral_norm,
+        "conditioning": params.model.conditioning,
+        "minibatch": params.model.minibatch,
+        "dropout": params.model.dropout,
+        "pack": params.model.pack,
+    }
+
+
 def make_state(
     params: Params, *, shape: Sequence[int], n_classes: int, device: torch.device
 ) -> State:
     """Networks with weights drawn from the seed, their optimizers and the balance, at step 0."""
     generator, discriminator = build(
         **generator_config(params, shape, n_classes),
-        spectral_norm=params.model.spectral_norm,
+        **discriminator_config(params),
         seed=params.seed,
     )
     for module in (generator, discriminator):
@@ -48,10 +62,25 @@ def make_state(
         generator,
         discriminator,
         average_of(generator),
-        _adam(generator, settings.lr_g, settings.betas_g),
-        _adam(discriminator, settings.lr_d, settings.betas_d),
+        OPTIMIZERS[settings.optimizer_g](
+            generator.parameters(), settings.lr_g, settings.betas_g, settings.weight_decay_g
+        ),
+        OPTIMIZERS[settings.optimizer_d](
+            discriminator.parameters(), settings.lr_d, settings.betas_d, settings.weight_decay_d
+        ),
         BALANCES[settings.balance](d_steps=settings.d_steps, g_steps=settings.g_steps),
     )
+
+
+def warm_start(state: State, start: Start) -> None:
+    """Put the weights of an earlier training into G, its average and, where kept, D.
+
+    Raises ConfigError where they are of other networks.
+    """
+    for network in (state.generator, state.ema):
+        load_into(network, start.generator, "generator")
+    if start.discriminator is not None:
+        load_into(state.discriminator, start.discriminator, "discriminator")
 
 
 def make_task(
@@ -72,11 +101,25 @@ def make_task(
         batch_size=params.train.batch_size,
         seed=params.seed,
         device=device,
+        augment=augmentation(params),
+        instance_noise=params.train.instance_noise,
+        pack=params.model.pack,
     )
 
 
-def regularizers(params: Params) -> list[Regularizer]:
-    terms = []
+def augmentation(params: Params) -> Augment | None:
+    """What is done to images before D sees them, if anything."""
+    settings = params.train
+    if not settings.augment:
+        return None
+    if settings.augment_p == "ada":
+        return Adaptive(settings.augment)
+    return Augment(settings.augment, settings.augment_p)
+
+
+def terms_of(params: Params) -> list[Term]:
+    """All that is added to the losses."""
+    terms: list[Term] = [TERMS[name](weight) for name, weight in params.loss.terms.items()]
     if params.loss.name == "wgan_gp":
         terms.append(Regularizer(gradient_penalty, params.loss.gp_weight))
     if params.loss.r1_gamma:
@@ -98,17 +141,22 @@ def run(
 ) -> None:
     """Train `state` to the end of the recipe."""
     settings = params.train
+    warmup = settings.lr_warmup / settings.steps
+    decay_d = settings.lr_decay_d or settings.lr_decay
     train(
         state,
         task,
         loss=LOSSES[params.loss.name],
-        regularizers=regularizers(params),
+        terms=terms_of(params),
         weight_clip=params.loss.weight_clip if params.loss.name == "wgan" else None,
         steps=settings.steps,
         lr_g=settings.lr_g,
         lr_d=settings.lr_d,
-        schedule=SCHEDULES[settings.lr_decay],
+        schedule_g=warmed(SCHEDULES[settings.lr_decay], warmup),
+        schedule_d=warmed(SCHEDULES[decay_d], warmup),
+        clip_grad=settings.clip_grad or None,
         ema_decay=settings.ema_decay,
+        ema_warmup=settings.ema_warmup,
         precision=precision,
         seed=params.seed,
         log_every=settings.log_every,
@@ -118,7 +166,3 @@ def run(
         save=save,
         callbacks=callbacks,
     )
-
-
-def _adam(module: nn.Module, lr: float, betas: list[float]) -> torch.optim.Optimizer:
-    return torch.optim.Adam(module.parameters(), lr=lr, betas=(betas[0], betas[1]), fused=True)

@@ -22,4 +22,19 @@ def cosine(progress: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * progress))
 
 
-SCHEDULES: dict[str, Schedule] = {"none": constant, "linear": linear, "cosine": cosine}
+def late(progress: float) -> float:
+    """1 for the first half, then linearly to 0 (as SAGAN's and CycleGAN's trainings)."""
+    return min(1.0, 2 * (1 - progress))
+
+
+def warmed(schedule: Schedule, share: float) -> Schedule:
+    """`schedule`, times a rise from zero over the first `share` of the training."""
+    return schedule if not share else lambda at: schedule(at) * min(1.0, at / share)
+
+
+SCHEDULES: dict[str, Schedule] = {
+    "none": constant,
+    "linear": linear,
+    "cosine": cosine,
+    "late": late,
+}

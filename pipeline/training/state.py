@@ -30,6 +30,8 @@ class State:
     images: int = 0  # reals shown to D
     seconds: float = 0.0  # spent training, over all sessions
     history: list[dict[str, float]] = field(default_factory=list)
+    # Running values of terms and controllers by name, on the networks' device.
+    memory: dict[str, Tensor] = field(default_factory=dict)
     best_step: int = 0
     best_score: float = float("inf")
     best_weights: Weights | None = None
@@ -42,6 +44,7 @@ class State:
         "images",
         "seconds",
         "history",
+        "memory",
         "best_step",
         "best_score",
         "best_weights",

@@ -12,14 +12,22 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from pipeline.augment import Adaptive, Augment
+from pipeline.networks.heads import Verdict
+from pipeline.regularizers import GeneratorTerm, Memory
 from pipeline.training import randomness
+from pipeline.training.state import State
 
 # Up to here a set is copied to the device once; a larger one is read from disk batch by batch.
 RESIDENT_BYTES = 2 * 2**30
 
 
 class Task(Protocol):
+    def begin(self, state: State, progress: float) -> None:
+        """Before each round: what depends on how far the training is, `progress` in [0, 1)."""
+
     def batch(self, counter: int) -> Any:
         """The `counter`-th batch: a function of the counter alone."""
 
@@ -29,11 +37,22 @@ class Task(Protocol):
     def fake(self, generator: nn.Module, batch: Any) -> Tensor:
         """What G makes, shaped like `real`."""
 
-    def judge(self, discriminator: nn.Module, images: Tensor, batch: Any) -> Tensor:
-        """D's logits (N,)."""
+    def judge(self, discriminator: nn.Module, images: Tensor, batch: Any) -> Verdict:
+        """What D says of reals or fakes."""
 
-    def generator_terms(self, fake: Tensor, batch: Any) -> Tensor | None:
+    def discriminator_terms(self, real: Verdict, fake: Verdict, batch: Any) -> Tensor | None:
+        """What D minimises beside the adversarial loss: a scalar, or None."""
+
+    def generator_terms(self, fake: Tensor, verdict: Verdict, batch: Any) -> Tensor | None:
         """What G minimises beside the adversarial loss: a scalar, or None."""
+
+    def penalise(
+        self, term: GeneratorTerm, generator: nn.Module, batch: Any, memory: Memory
+    ) -> Tensor:
+        """A term of the generator itself, with its input from the batch: a scalar."""
+
+    def judged(self, real_logits: Tensor) -> dict[str, Tensor]:
+        """After each update of D, its logits on reals; scalars for the history."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +60,7 @@ class Batch:
     images: Tensor  # (N, C, H, W) in [-1, 1], channels last; points (N, D)
     latents: Tensor  # (N, latent_dim)
     labels: Tensor | None  # (N,) int64
+    draws: randomness.Draws  # what else is drawn while this batch is used
 
 
 class Generate:
@@ -59,12 +79,27 @@ class Generate:
         batch_size: int,
         seed: int,
         device: torch.device,
+        augment: Augment | None = None,  # of all that D sees
+        instance_noise: float = 0.0,  # deviation at the start of what D sees; falls to zero
+        pack: int = 1,  # samples that D judges together
     ) -> None:
+        self.augment, self.instance_noise, self.pack = augment, instance_noise, pack
+        self.noise = instance_noise
         self.n, self.batch_size, self.latent_dim = len(images), batch_size, latent_dim
         self.seed, self.device = seed, device
         resident = images.nbytes <= RESIDENT_BYTES
         self.images = torch.from_numpy(np.array(images)).to(device) if resident else images
         self.labels = None if labels is None else torch.from_numpy(np.array(labels)).to(device)
+
+    def begin(self, state: State, progress: float) -> None:
+        self.noise = self.instance_noise * (1 - progress)
+        for network in (state.generator, state.discriminator, state.ema):
+            if hasattr(network, "grow"):
+                network.grow(progress)  # type: ignore[operator]
+        if isinstance(self.augment, Adaptive):
+            self.augment.p = state.memory.setdefault(
+                "augment_p", torch.zeros(1, device=self.device)
+            )
 
     def batch(self, counter: int) -> Batch:
         chosen = randomness.batch_indices(self.n, self.batch_size, self.seed, counter)
@@ -75,7 +110,8 @@ class Generate:
             pixels = torch.from_numpy(self.images[chosen.numpy()]).to(self.device)
         images = for_networks(pixels)
         labels = None if self.labels is None else self.labels[chosen.to(self.device)]
-        return Batch(images, latents.to(self.device), labels)
+        draws = randomness.Draws(self.seed, counter)
+        return Batch(images, latents.to(self.device), labels, draws)
 
     def real(self, batch: Batch) -> Tensor:
         return batch.images
@@ -83,11 +119,40 @@ class Generate:
     def fake(self, generator: nn.Module, batch: Batch) -> Tensor:
         return generator(batch.latents, batch.labels)
 
-    def judge(self, discriminator: nn.Module, images: Tensor, batch: Batch) -> Tensor:
-        return discriminator(images, batch.labels)
+    def judge(self, discriminator: nn.Module, images: Tensor, batch: Batch) -> Verdict:
+        if self.augment is not None:
+            images = self.augment(images, batch.draws)
+        if self.noise:
+            images = images + self.noise * batch.draws.normal(tuple(images.shape)).to(images.device)
+        if self.pack > 1:
+            # PacGAN (Lin et al. 2018, arXiv:1712.04086): side by side, as more channels.
+            images = images.unflatten(0, (-1, self.pack)).flatten(1, 2)
+        return discriminator.judge(images, batch.labels)  # type: ignore[operator]
 
-    def generator_terms(self, fake: Tensor, batch: Batch) -> Tensor | None:
+    def discriminator_terms(self, real: Verdict, fake: Verdict, batch: Batch) -> Tensor | None:
+        of_real, of_fake = _misnamed(real, batch), _misnamed(fake, batch)
+        return None if of_real is None or of_fake is None else of_real + of_fake
+
+    def generator_terms(self, fake: Tensor, verdict: Verdict, batch: Batch) -> Tensor | None:
+        return _misnamed(verdict, batch)
+
+    def penalise(
+        self, term: GeneratorTerm, generator: nn.Module, batch: Batch, memory: Memory
+    ) -> Tensor:
+        def normal(shape: tuple[int, ...]) -> Tensor:
+            return batch.draws.normal(shape).to(self.device)
+
+        return term.penalty(generator, batch.latents, batch.labels, normal, memory)
+
+    def judged(self, real_logits: Tensor) -> dict[str, Tensor]:
+        return self.augment.adapt(real_logits) if isinstance(self.augment, Adaptive) else {}
+
+
+def _misnamed(verdict: Verdict, batch: Batch) -> Tensor | None:
+    """Cross-entropy of the classes that an auxiliary classifier names; None without one."""
+    if verdict.classes is None or batch.labels is None:
         return None
+    return F.cross_entropy(verdict.classes.float(), batch.labels)
 
 
 def for_networks(stored: Tensor) -> Tensor:

@@ -20,8 +20,8 @@ from torch.utils.flop_counter import flop_registry
 from pipeline.config import Params
 from pipeline.training import recipe
 
-BATCH = 4  # the work is in proportion to the batch, so a small one tells
-MOST_ROUNDS = 64
+FEWEST_SAMPLES = 4  # the work is in proportion to the batch, so a small one tells
+FEWEST_ROUNDS, MOST_ROUNDS = 8, 64  # few see too little of networks that grow while they train
 
 
 def per_step(params: Params, *, shape: Sequence[int], n_classes: int) -> float:
@@ -33,9 +33,11 @@ def per_step(params: Params, *, shape: Sequence[int], n_classes: int) -> float:
     """
     classes = n_classes if params.model.conditional else 0
     settings = params.train
-    batch = min(BATCH, settings.batch_size)
-    rounds = _rounds(settings.d_steps, [term.every for term in recipe.regularizers(params)])
-    steps = rounds * settings.g_steps
+    pack = params.model.pack
+    batch = min(pack * math.ceil(FEWEST_SAMPLES / pack), settings.batch_size)
+    steps = (
+        _rounds([getattr(term, "every", 1) for term in recipe.terms_of(params)]) * settings.g_steps
+    )
     small = params.model_copy(
         update={
             "train": settings.model_copy(
@@ -87,10 +89,10 @@ class Counter(TorchDispatchMode):
         return out
 
 
-def _rounds(d_steps: int, every: list[int]) -> int:
-    """Rounds after which each lazy term has been computed as often as it should."""
-    period = math.lcm(*every) if every else 1
-    return min(period // math.gcd(period, d_steps), MOST_ROUNDS)
+def _rounds(every: list[int]) -> int:
+    """Rounds in which each lazy term is computed as often as it should, be it D's or G's."""
+    period = math.lcm(*every)
+    return min(period * math.ceil(FEWEST_ROUNDS / period), MOST_ROUNDS)
 
 
 def equal_steps(steps: int, *, work: float, other: float) -> int:

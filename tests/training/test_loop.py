@@ -8,15 +8,19 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrize
 
-from pipeline.config import IMAGE_NETWORKS
+from pipeline.augment import Adaptive, Augment
+from pipeline.config import IMAGE_NETWORKS, OWN_SCALING
 from pipeline.losses import LOSSES
 from pipeline.networks.build import build
-from pipeline.regularizers import Regularizer, gradient_penalty, r1
+from pipeline.regularizers import TERMS, FeatureTerm, Regularizer, gradient_penalty, r1
 from pipeline.training import checkpoints
 from pipeline.training.balance import Fixed
 from pipeline.training.loop import Callback, train
-from pipeline.training.schedules import SCHEDULES
+from pipeline.training.optimizers import OPTIMIZERS
+from pipeline.training.schedules import SCHEDULES, warmed
 from pipeline.training.state import State, average_of, update_average, weights_of
 from pipeline.training.tasks import Generate
 
@@ -26,7 +30,15 @@ LABELS = RNG.integers(0, 3, 50)
 
 
 def make(
-    *, conditional: bool = True, d_steps: int = 1, g_steps: int = 1, name: str = "dcgan"
+    *,
+    conditional: bool = True,
+    d_steps: int = 1,
+    g_steps: int = 1,
+    name: str = "dcgan",
+    pack: int = 1,
+    head: dict[str, Any] | None = None,
+    optimizer: str = "adam",
+    **of_task: Any,
 ) -> tuple[State, Generate]:
     n_classes = 3 if conditional else 0
     generator, discriminator = build(
@@ -35,11 +47,13 @@ def make(
         latent_dim=4,
         n_classes=n_classes,
         width=4,
-        spectral_norm=True,
+        spectral_norm=name not in OWN_SCALING,
         seed=0,
+        pack=pack,
+        **(head or {}),
     )
     optimizers = [
-        torch.optim.Adam(module.parameters(), lr=1e-3, betas=(0.0, 0.9))
+        OPTIMIZERS[optimizer](module.parameters(), 1e-3, [0.0, 0.9], 0.0)
         for module in (generator, discriminator)
     ]
     state = State(
@@ -56,6 +70,8 @@ def make(
         batch_size=8,
         seed=0,
         device=torch.device("cpu"),
+        pack=pack,
+        **of_task,
     )
     return state, task
 
@@ -63,11 +79,14 @@ def make(
 def run(state: State, task: Generate, steps: int, **changes: Any) -> State:
     arguments: dict[str, Any] = {
         "loss": LOSSES["non_saturating"],
-        "regularizers": [],
+        "terms": [],
         "weight_clip": None,
         "lr_g": 1e-3,
         "lr_d": 1e-3,
-        "schedule": SCHEDULES["cosine"],
+        "schedule_g": SCHEDULES["cosine"],
+        "schedule_d": SCHEDULES["cosine"],
+        "clip_grad": None,
+        "ema_warmup": 10.0,
         "ema_decay": 0.9,
         "precision": torch.float32,
         "seed": 0,
@@ -77,6 +96,8 @@ def run(state: State, task: Generate, steps: int, **changes: Any) -> State:
         "evaluate": lambda generator: {"fd": float(sum(p.sum() for p in generator.parameters()))},
         "save": lambda state: None,
     }
+    if "schedule" in changes:
+        changes["schedule_g"] = changes["schedule_d"] = changes.pop("schedule")
     train(state, task, steps=steps, **{**arguments, **changes})
     return state
 
@@ -92,20 +113,100 @@ def test_a_resumed_training_is_bit_identical(tmp_path: Path, loss: str, precisio
         "loss": LOSSES[loss],
         "precision": precision,
         "weight_clip": 0.01 if loss == "wgan" else None,
-        "regularizers": [Regularizer(gradient_penalty, 10.0)] if loss == "wgan_gp" else [],
+        "terms": [Regularizer(gradient_penalty, 10.0)] if loss == "wgan_gp" else [],
     }
-    whole = run(*make(), steps=12, **changes)
+    assert_resumes(tmp_path, {}, changes)
+
+
+@pytest.mark.parametrize("d_steps", [1, 2])
+def test_a_resumed_training_sees_the_same_augmentations(tmp_path: Path, d_steps: int) -> None:
+    augment = Augment(["translation", "cutout", "colour"])
+    changes: dict[str, Any] = {"terms": [Regularizer(r1, 1.0, every=3)]}
+    assert_resumes(tmp_path, {"augment": augment, "d_steps": d_steps}, changes)
+
+
+PLAIN_TERMS = sorted(set(TERMS) - {"path_length"})
+
+
+@pytest.mark.parametrize("optimizer", ["rmsprop", "sgd", "adamw"])
+def test_everything_at_once_resumes_bit_identical(tmp_path: Path, optimizer: str) -> None:
+    of_make = {
+        "augment": Adaptive(["flip", "cutout"]),
+        "instance_noise": 0.1,
+        "head": {"conditioning": "auxiliary", "minibatch": "stddev", "dropout": 0.3},
+        "optimizer": optimizer,
+    }
+    changes: dict[str, Any] = {
+        "terms": [TERMS[name](0.1) for name in PLAIN_TERMS],
+        "clip_grad": 1.0,
+        "schedule_g": warmed(SCHEDULES["late"], 0.5),
+    }
+    assert_resumes(tmp_path, of_make, changes)
+
+
+@pytest.mark.parametrize("name", ["stylegan2", "progressive"])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_networks_that_draw_or_grow_resume_bit_identical(
+    tmp_path: Path, name: str, precision: Any
+) -> None:
+    terms = [Regularizer(r1, 1.0, every=4)]
+    if name == "stylegan2":
+        terms.append(TERMS["path_length"](2.0))
+    assert_resumes(tmp_path, {"name": name}, {"terms": terms, "precision": precision})
+
+
+@pytest.mark.parametrize("name", PLAIN_TERMS)
+def test_every_term_moves_the_player_it_is_for(name: str) -> None:
+    before, after = run(*make(), steps=3), run(*make(), steps=3, terms=[TERMS[name](1.0)])
+    player = "generator" if isinstance(TERMS[name](1.0), FeatureTerm) else "discriminator"
+    ours, theirs = (getattr(state, player).state_dict() for state in (before, after))
+    assert any(not torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_packs_are_judged_together() -> None:
+    state, task = make(conditional=False, pack=4)
+    verdict = task.judge(state.discriminator, task.batch(0).images, task.batch(0))
+    assert verdict.logits.shape == (2,)
+    assert run(state, task, steps=3).step == 3
+
+
+def test_adaptive_augmentation_follows_how_sure_d_is() -> None:
+    state, task = make(augment=Adaptive(["flip"]))
+    task.begin(state, 0.0)
+    for _ in range(5):
+        task.judged(torch.ones(8))
+    raised = float(state.memory["augment_p"])
+    assert raised == pytest.approx(5 * 8 / 100_000)
+    task.judged(torch.tensor([1.0, -1.0]))
+    assert float(state.memory["augment_p"]) < raised
+
+
+def test_instance_noise_falls_to_zero() -> None:
+    state, task = make(instance_noise=0.5)
+    task.begin(state, 0.75)
+    assert task.noise == pytest.approx(0.125)
+
+
+def test_gradients_are_clipped_to_the_norm() -> None:
+    state = run(*make(), steps=2, clip_grad=1e-3)
+    assert state.history[-1]["grad_norm_d"] <= 1.01e-3
+    assert state.history[-1]["grad_norm_g"] <= 1.01e-3
+
+
+def assert_resumes(tmp_path: Path, of_make: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Killed after step 10 and continued from step 8, a training of 12 steps ends the same."""
+    whole = run(*make(**of_make), steps=12, **changes)
 
     class Kill(Callback):
         def on_step(self, state: State, row: dict[str, float]) -> None:
             if state.step == 10:
                 raise Killed
 
-    killed, task = make()
+    killed, task = make(**of_make)
     changes["save"] = lambda state: checkpoints.save(state, tmp_path)
     with pytest.raises(Killed):
         run(killed, task, steps=12, callbacks=[Kill()], **changes)
-    resumed, task = make()
+    resumed, task = make(**of_make)
     assert checkpoints.restore(resumed, tmp_path)
     assert resumed.step == 8
     run(resumed, task, steps=12, **changes)
@@ -123,6 +224,35 @@ def test_a_resumed_training_is_bit_identical(tmp_path: Path, loss: str, precisio
         for row in resumed.history
     ]
     assert ours == theirs
+
+
+def plain_losses(steps: int) -> list[float]:
+    """The losses of D and G of `steps` updates, written out with nothing but the essentials."""
+    state, task = make()
+    g, d = state.generator.train(), state.discriminator.train()
+    losses = []
+    for step in range(steps):
+        batch = task.batch(step)
+        fake = g(batch.latents, batch.labels)
+        with parametrize.cached():
+            logits = d(batch.images, batch.labels), d(fake.detach(), batch.labels)
+        loss_d = F.softplus(-logits[0]).mean() + F.softplus(logits[1]).mean()
+        state.optimizer_d.zero_grad()
+        loss_d.backward()
+        state.optimizer_d.step()
+        loss_g = F.softplus(-d(fake, batch.labels)).mean()
+        state.optimizer_g.zero_grad()
+        loss_g.backward()
+        state.optimizer_g.step()
+        losses += [loss_d.item(), loss_g.item()]
+    return losses
+
+
+def test_the_loop_adds_nothing_where_nothing_is_asked_for() -> None:
+    """What the loop can do besides must not move a bit of a plain training's losses."""
+    state = run(*make(), steps=8, schedule=SCHEDULES["none"], log_every=1)
+    seen = [row[name] for row in state.history for name in ("loss_d", "loss_g")]
+    assert seen == plain_losses(8)
 
 
 def test_ratios_are_kept_and_steps_count_generator_updates() -> None:
@@ -173,7 +303,7 @@ def test_lazy_regularizers_act_at_their_interval() -> None:
         calls.append(1)
         return r1(*arguments)
 
-    run(*make(), steps=8, regularizers=[Regularizer(counted, 1.0, every=4)])
+    run(*make(), steps=8, terms=[Regularizer(counted, 1.0, every=4)])
     assert len(calls) == 2
 
 

@@ -1,0 +1,36 @@
+"""The sides of feature maps from coarse to fine, for images of any size.
+
+A side is half of the next finer one, rounded up; what is doubled is cut to the side it should have.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+COARSEST = 7  # largest side at which halving ends
+
+
+def sides(image_size: int) -> list[int]:
+    """Sides from the coarsest to the image's: 28 -> [7, 14, 28], 100 -> [7, 13, 25, 50, 100]."""
+    found = [image_size]
+    while found[0] > COARSEST:
+        found.insert(0, (found[0] + 1) // 2)
+    return found
+
+
+def widths(n: int, finest: int, most: int) -> list[int]:
+    """Channels at `n` sides from the coarsest on: `finest` at the last, doubling to `most`."""
+    return [min(most, finest * 2**i) for i in reversed(range(n))]
+
+
+def doubled(maps: Tensor, side: int, mode: str = "nearest") -> Tensor:
+    """(N, C, s, s) -> (N, C, side, side), where side is 2s or 2s - 1."""
+    smooth = None if mode == "nearest" else False
+    larger = F.interpolate(maps, scale_factor=2, mode=mode, align_corners=smooth)
+    return larger if larger.shape[2] == side else larger[:, :, :side, :side]
+
+
+def halved(maps: Tensor) -> Tensor:
+    """(N, C, s, s) -> (N, C, ceil(s / 2), ceil(s / 2)): means of 2 x 2, of less at the border."""
+    return F.avg_pool2d(maps, 2, ceil_mode=True)
