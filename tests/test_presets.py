@@ -99,3 +99,12 @@ def test_the_command_line_lists_shows_and_uses(params: Path, monkeypatch) -> Non
     assert run.invoke(gan, ["preset", "show", "ring"]).output == (FOLDER / "ring.yaml").read_text()
     assert "data.source: mnist5k -> ring" in run.invoke(gan, ["preset", "use", "ring"]).output
     assert config.load_params().data.source == "ring"
+
+
+@pytest.mark.parametrize("path", sorted((FOLDER / "failing").glob("*.yaml")), ids=lambda p: p.stem)
+def test_failing_presets_are_valid_settings_too(path: Path, params: Path) -> None:
+    """They fail in training, not before it; and the default brings all of it back."""
+    before = params.read_text()
+    assert presets.use(f"failing/{path.stem}", params, FOLDER)
+    presets.use("default", params, FOLDER)
+    assert params.read_text() == before
