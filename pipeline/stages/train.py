@@ -24,10 +24,10 @@ from pipeline.networks.warm_start import Start
 from pipeline.scatter import scatter
 from pipeline.tracking import models, record
 from pipeline.tracking.deliver import EVENTS, deliver_or_keep
+from pipeline.tracking.listeners import Announce, Curves
 from pipeline.tracking.live import LiveRun
 from pipeline.training import callbacks, checkpoints, devices, recipe
-from pipeline.training.guard import Event, alarm_tags
-from pipeline.training.loop import Callback, Row
+from pipeline.training.guard import alarm_tags
 from pipeline.training.monitor import Monitor
 from pipeline.training.state import State, weights_of
 
@@ -100,7 +100,7 @@ def main() -> None:
                         callbacks.ShowProgress(advance, reached),
                         Curves(live),
                         grids,
-                        Announce(live, params.train.on_collapse),
+                        Announce(live),
                     ],
                 )
         except BaseException as error:
@@ -152,34 +152,6 @@ def _grids(
         seed=params.seed,
         on_file=live.image,
     )
-
-
-class Curves(Callback):
-    """Hands the history to MLflow as it grows."""
-
-    def __init__(self, live: LiveRun) -> None:
-        self.live = live
-
-    def on_step(self, state: State, row: Row) -> None:
-        self.live.log([row])
-
-
-class Announce(Callback):
-    """Tells a person at once: in the log, and on the run in MLflow."""
-
-    def __init__(self, live: LiveRun, on_collapse: str) -> None:
-        self.live, self.on_collapse = live, on_collapse
-
-    def on_event(self, state: State, event: Event) -> None:
-        alarming = event.kind not in ("balance", "clear")
-        log.log(
-            logging.WARNING if alarming else logging.INFO,
-            "step %d: %s",
-            event.step,
-            event.text,
-        )
-        if alarming:
-            self.live.tag(alarm_tags(state.events))
 
 
 def _restore(state: State, folder: Path, inputs: lineage.Inputs) -> int:

@@ -55,6 +55,8 @@ class Guard:
         max_rollbacks: after so many a collapse is only told, and NaN or inf ends the training.
     """
 
+    checks = True  # losses and gradients; not where a training is run only to be counted
+
     def __init__(self, on_collapse: str = "log", max_rollbacks: int = 3) -> None:
         self.on_collapse, self.max_rollbacks = on_collapse, max_rollbacks
         self.alarm = CollapseAlarm()
