@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,6 +72,29 @@ def sentence(metrics: dict[str, float], presence: str) -> str:
         f"{number(value / floor, 2)} times the floor of {number(floor, 2)} that real images reach; "
         f"{presence}."
     )
+
+
+def alarm(events: Sequence[Mapping[str, str]]) -> str:
+    """What the training's alarm came to, as a sentence; empty where it never sounded.
+
+    `events` are those of events.csv: step, kind and text.
+    """
+    sounded = [event for event in events if event["kind"] in ("alarm", "not_finite")]
+    if not sounded:
+        return ""
+    step, text = int(sounded[0]["step"]), sounded[0]["text"].removeprefix("collapse: ")
+    what = "The collapse alarm sounded" if sounded[0]["kind"] == "alarm" else "Training failed"
+    told = f"{what} at step {step:,} ({text})"
+    if len(sounded) > 1:
+        told += f", {len(sounded)} times in all"
+    kinds = [event["kind"] for event in events if event["kind"] != "balance"]
+    rollbacks = kinds.count("rollback")
+    if rollbacks:
+        told += f"; the training was taken back {rollbacks} time{'s' if rollbacks > 1 else ''}"
+    if kinds[-1] == "stop":
+        return f"{told}; the training was stopped there."
+    quiet = kinds[-1] in ("clear", "rollback")
+    return f"{told}; {'it has been silent since' if quiet else 'it sounded to the end'}."
 
 
 def presence(
