@@ -189,7 +189,7 @@ def _accounted(
         if ended != "FAIL":
             grids.write(state)
         told = {f"constraint_{name}": f"{value:.4g}" for name, value in watch.constraints.items()}
-        figures = dict(watch.figures)
+        figures = {} if ended == "FAIL" else dict(watch.figures)  # it came to nothing
         if ended == "COMPLETE":
             figures["value"] = figures[watch.metric]
         live.close(ended, figures, {**facts, **told})

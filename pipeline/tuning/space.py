@@ -84,6 +84,14 @@ def put(params: dict[str, Any], values: Values) -> dict[str, Any]:
     return result
 
 
+def told(values: Values) -> str:
+    """Values on one line, without their sections."""
+    return ", ".join(
+        f"{key.split('.')[1]} {f'{x:.3g}' if isinstance(x, float) else x}"
+        for key, x in values.items()
+    )
+
+
 def lookup(params: dict[str, Any], key: str) -> Any:
     section, leaf = key.split(".")
     return params[section][leaf]

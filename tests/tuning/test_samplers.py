@@ -5,7 +5,7 @@ from __future__ import annotations
 import optuna
 import pytest
 
-from pipeline.tuning.samplers import PRUNERS, SAMPLERS, SeededByNumber
+from pipeline.tuning.samplers import PRUNERS, SAMPLERS, Reproducible
 
 
 def draws(name: str, sittings: list[int], seed: int = 0) -> list[dict[str, float]]:
@@ -13,7 +13,7 @@ def draws(name: str, sittings: list[int], seed: int = 0) -> list[dict[str, float
     storage = optuna.storages.InMemoryStorage()
     optuna.create_study(storage=storage, study_name="s")
     for n in sittings:
-        sampler = SeededByNumber(SAMPLERS[name], seed)
+        sampler = Reproducible(SAMPLERS[name], seed)
         study = optuna.load_study(storage=storage, study_name="s", sampler=sampler)
         study.optimize(lambda t: (t.suggest_float("x", 0, 1) - 0.3) ** 2, n_trials=n)
     return [t.params for t in optuna.load_study(storage=storage, study_name="s").trials]
