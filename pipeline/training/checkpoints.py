@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline import files, lineage
+from pipeline import files, lineage, parallel
 from pipeline.training.state import State
 
 log = logging.getLogger(__name__)
@@ -100,13 +100,19 @@ def save(state: State, folder: Path) -> None:
     files.write_bytes(folder / STATE, content.getvalue())
 
 
-def restore(state: State, folder: Path) -> bool:
-    """Load the last checkpoint into `state`; False where there is none."""
-    path = folder / STATE
-    if not path.exists():
+def restore(state: State, folder: Path | None) -> bool:
+    """Load the last checkpoint into `state`; False where there is none.
+
+    Of several processes the first reads it and the others, `folder` None, get it from there: other
+    machines need no access to the file.
+    """
+    known = folder is not None and (folder / STATE).exists()
+    content = (folder / STATE).read_bytes() if folder is not None and known else b""
+    content = parallel.share_bytes(content)
+    if not content:
         return False
     device = next(state.generator.parameters()).device
-    state.load_state_dict(torch.load(path, map_location=device, weights_only=True))
+    state.load_state_dict(torch.load(io.BytesIO(content), map_location=device, weights_only=True))
     return True
 
 

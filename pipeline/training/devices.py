@@ -6,6 +6,7 @@ import sys
 
 import torch
 
+from pipeline import parallel
 from pipeline.errors import ConfigError
 
 
@@ -42,11 +43,18 @@ def _has_bf16(device: torch.device) -> bool:
     return False
 
 
+def agreed(precision: torch.dtype) -> torch.dtype:
+    """The precision of all processes: what the first one picked, on whatever processors."""
+    return getattr(torch, parallel.share(str(precision).removeprefix("torch.")))
+
+
 def describe(device: torch.device) -> str:
     """The device in words, as a run's tag."""
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type}, {torch.get_num_threads()} threads"
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = f"{device.type}, {torch.get_num_threads()} threads"
+    return name if parallel.size() == 1 else f"{parallel.size()} x {name}"
 
 
 def peak_memory_mb(device: torch.device) -> float:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from pipeline import parallel
 from pipeline.losses import Loss
 from pipeline.regularizers import FeatureTerm, GeneratorTerm, LogitTerm, Regularizer, Term
 from pipeline.training import devices, randomness
@@ -78,6 +79,7 @@ def train(
     def descend(optimizer: torch.optim.Optimizer, total: Tensor) -> None:
         optimizer.zero_grad()
         total.backward()
+        parallel.average_gradients(_parameters(optimizer))
         if clip_grad is not None:
             nn.utils.clip_grad_norm_(_parameters(optimizer), clip_grad)
         optimizer.step()
@@ -93,7 +95,10 @@ def train(
             total = total + term.weight * term.penalty(real_logits, fake_logits, state.memory)
         for regularizer in regularizers:
             if state.d_updates % regularizer.every == 0:
-                mix = randomness.uniform(regularizer.random(real), seed, state.d_updates).to(device)
+                mix = parallel.draw(
+                    lambda shape: randomness.uniform(shape, seed, state.d_updates),
+                    regularizer.random(real),
+                ).to(device)
                 # In float32: a gradient of a gradient loses too much in half the bits.
                 penalty = regularizer.penalty(
                     lambda images: task.judge(d, images, batch).logits, real, fake.float(), mix
@@ -108,7 +113,7 @@ def train(
                 torch._foreach_clamp_min_(d_parameters, -weight_clip)
                 torch._foreach_clamp_max_(d_parameters, weight_clip)
         state.d_updates += 1
-        state.images += len(real)
+        state.images += len(real) * parallel.size()
         meter.add(
             loss_d=total,
             d_real=real_logits.mean(),
@@ -209,6 +214,8 @@ def train(
                 callback.on_step(state, row)
                 if evaluated:
                     stop = bool(callback.on_eval(state, row)) or stop
+            if evaluated:
+                stop = parallel.share(stop)  # who listens is process 0's affair
             # Only here: between two rows the meter holds sums that a checkpoint lacks.
             if not ended and _passed(logged, state.step, checkpoint_every):
                 save(state)
@@ -231,8 +238,11 @@ class Meter:
             self.counts[name] = self.counts.get(name, 0) + 1
 
     def means(self) -> Row:
-        """The means by name; starts anew."""
-        means = {name: float(total) / self.counts[name] for name, total in self.sums.items()}
+        """The means by name, over all processes; starts anew."""
+        totals = parallel.mean(torch.stack(list(self.sums.values()))).tolist()  # one host sync
+        means = {
+            name: total / self.counts[name] for name, total in zip(self.sums, totals, strict=True)
+        }
         self.sums, self.counts = {}, {}
         return means
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline import parallel
 from pipeline.augment import Adaptive, Augment
 from pipeline.networks.heads import Verdict
 from pipeline.regularizers import GeneratorTerm, Memory
@@ -76,7 +77,7 @@ class Generate:
         labels: np.ndarray | None,
         *,
         latent_dim: int,
-        batch_size: int,
+        batch_size: int,  # of all processes together
         seed: int,
         device: torch.device,
         augment: Augment | None = None,  # of all that D sees
@@ -104,6 +105,7 @@ class Generate:
     def batch(self, counter: int) -> Batch:
         chosen = randomness.batch_indices(self.n, self.batch_size, self.seed, counter)
         latents = randomness.normal((self.batch_size, self.latent_dim), self.seed, counter)
+        chosen, latents = parallel.part(chosen), parallel.part(latents)
         if isinstance(self.images, Tensor):
             pixels = self.images[chosen.to(self.device)]
         else:
