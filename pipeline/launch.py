@@ -1,8 +1,10 @@
 """Starting a stage in as many processes as train.devices says, under torchrun.
 
-`python -m pipeline.stages.train` starts them itself, with torchrun's own launcher. Several machines:
-start the stage by torchrun on each of them (`torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend
-c10d --rdzv-endpoint HOST:PORT -m pipeline.stages.train`); its numbers then count.
+`python -m pipeline.stages.train` starts them itself, with torchrun's own launcher. On several
+machines start the stage by torchrun on each of them, whose numbers then count:
+
+    torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint HOST:PORT \\
+        -m pipeline.stages.train
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from pipeline import errors, paths
+from pipeline import errors, logs, paths
 from pipeline.config import check, read_yaml
 from pipeline.errors import ConfigError, UserError
 
@@ -41,13 +43,10 @@ def _run(main: Callable[[], None], module: str) -> None:
 
 
 def _work(main: Callable[[], None]) -> None:
-    from pipeline import parallel
-
     try:
         main()
-    except parallel.Lost as error:
-        # The one that is gone, or its launcher, has said why; one voice more is enough.
-        if parallel.rank() > 0:
+    except UserError as error:
+        if error.everywhere and not logs.speaks():
             raise SystemExit(error.exit_code) from None
         raise
 

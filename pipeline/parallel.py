@@ -30,6 +30,8 @@ Shape = tuple[int, ...]
 class Lost(UserError):
     """Another process is gone, and with it the computation."""
 
+    everywhere = True
+
 
 def size() -> int:
     """Processes that compute together."""
@@ -84,17 +86,20 @@ def part(x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def average_gradients(parameters: Sequence[Tensor]) -> None:
-    """Replace each gradient by its mean over all processes."""
+def average_gradients(parameters: Sequence[Tensor], loss: Tensor) -> Tensor:
+    """Replace each gradient by its mean over all processes. Returns the mean of `loss`, a scalar.
+
+    The loss goes along, so that all processes think the same of it (as whether it is finite).
+    """
     if size() == 1:
-        return
+        return loss
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    if not gradients:
-        return
-    flat = _all_reduce(torch.cat([gradient.reshape(-1) for gradient in gradients])) / size()
-    pieces = flat.split([gradient.numel() for gradient in gradients])
-    for gradient, piece in zip(gradients, pieces, strict=True):
+    flat = [*(gradient.reshape(-1) for gradient in gradients), loss.reshape(1)]
+    means = _all_reduce(torch.cat(flat)) / size()
+    pieces = means.split([len(piece) for piece in flat])
+    for gradient, piece in zip(gradients, pieces, strict=False):
         gradient.copy_(piece.view(gradient.shape))
+    return pieces[-1].squeeze(0)
 
 
 def share(value: Any) -> Any:

@@ -15,14 +15,15 @@ from pipeline import extractor, files, launch, logs, paths
 from pipeline.config import STACKED, Features, load_params
 from pipeline.datasets import prepared
 from pipeline.progress import bar
-from pipeline.training.devices import pick_device
+from pipeline.training import devices
 
 log = logging.getLogger(__name__)
 
 
 def main() -> None:
     params = load_params()
-    device = pick_device(params.train.device)
+    device = devices.pick_device(params.train.device)
+    devices.keep_freed_memory()
     data = prepared.load()
     if data.points:
         model: extractor.AnyExtractor = extractor.Points(
