@@ -128,10 +128,13 @@ def launch(devices: int, module: str) -> None:
         elastic_launch(config, sys.executable)("-m", module)
     except ChildFailedError as error:
         codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
+        # The launcher ends the others by SIGTERM once one is gone: the reason is any other.
         killed = {rank: -code for rank, code in codes.items() if code < 0}
-        if not killed:
-            raise SystemExit(max(codes.values())) from None
-        rank, number = min(killed.items())
+        first = {rank: number for rank, number in killed.items() if number != signal.SIGTERM}
+        failed = [code for code in codes.values() if code > 0]
+        if failed and not first:
+            raise SystemExit(max(failed)) from None
+        rank, number = min((first or killed).items())
         raise UserError(
             f"process {rank} of {devices} was killed ({signal.Signals(number).name}); {CONTINUES}"
         ) from None

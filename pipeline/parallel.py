@@ -116,6 +116,8 @@ def share_bytes(content: bytes) -> bytes:
     with _watched():
         length = torch.tensor([len(content)], device=_device())
         distributed.broadcast(length, 0)
+        if not length:
+            return b""
         data = torch.empty(int(length), dtype=torch.uint8, device=_device())
         if rank() == 0:
             data.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
