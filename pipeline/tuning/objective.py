@@ -75,7 +75,9 @@ class Bench:
 def open_bench(definition: Definition) -> Bench:
     """Read what is prepared in the working directory."""
     params = definition.checked
-    return Bench(definition, params, prepared.load(), devices.pick_device(params.train.device))
+    device = devices.pick_device(params.train.device)
+    devices.prepare(device, deterministic=params.train.deterministic)
+    return Bench(definition, params, prepared.load(), device)
 
 
 def settings(trial: Trial, bench: Bench) -> Params:
