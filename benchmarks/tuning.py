@@ -61,6 +61,7 @@ POINTS = {
     },
 }
 DIGITS = {
+    "features": {"epochs": 6},
     "model": {"width": 8},
     "train": {"batch_size": 16, "eval_samples": 500, "precision": "fp32"},
     "tune": {
