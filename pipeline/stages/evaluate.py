@@ -19,6 +19,7 @@ from pipeline.grids import one_class_a_row, save_grid, save_png
 from pipeline.metrics.per_class import ClassFigures
 from pipeline.networks.build import load_generator
 from pipeline.progress import bar
+from pipeline.registry import package
 from pipeline.sampling import class_labels, sample_images
 from pipeline.scatter import scatter
 from pipeline.tracking import record
@@ -151,6 +152,16 @@ def main() -> None:
             files.write_table(folder / PER_CLASS, [vars(row) for row in table])
         record.finish(run, metrics=metrics).write(folder)
     files.write_json(paths.METRICS, metrics)
+    package.write(
+        paths.PACKAGE,
+        paths.GENERATOR,
+        which=config.checkpoint,
+        eval_key=run.key,
+        samples=images,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        device=device.type,
+    )
     _say(metrics, space.key)
     deliver_or_keep("evaluate")
 

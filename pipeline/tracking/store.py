@@ -73,8 +73,7 @@ def ready(experiment: str) -> tuple[MlflowClient, str]:
     Raises UserError where the experiment was deleted; MLflow's and the operating system's errors
     where the store cannot be reached.
     """
-    for name, value in SETTINGS.items():
-        os.environ.setdefault(name, value)
+    settle()
     for name in ("urllib3.connectionpool", "mlflow.store.db.utils", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
     from mlflow.tracking import MlflowClient
@@ -85,6 +84,12 @@ def ready(experiment: str) -> tuple[MlflowClient, str]:
             _make(database)
     client = MlflowClient(tracking_uri=uri(), registry_uri=uri())
     return client, _experiment_id(client, experiment)
+
+
+def settle() -> None:
+    """Give MLflow our settings where the user has none. Call it before importing MLflow."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
 
 
 def _database() -> Path | None:
