@@ -384,6 +384,59 @@ def benchmark(
     click.echo(f"{out / name}.md, .json, .png")
 
 
+@gan.command()
+@click.option("--run", metavar="R", help="A run, key or experiment; default: the workspace's.")
+@click.option("--version", metavar="V", help="A version that is registered already.")
+@click.option("--challenger", is_flag=True, help="Only register it and mark it as challenger.")
+@click.option("--force", is_flag=True, help="Promote it whatever the gate says; needs --why.")
+@click.option("--why", help="Why it is forced; kept on the version.")
+@click.option("--json", "as_json", is_flag=True, help="The decision as JSON.")
+def promote(
+    run: str | None,
+    version: str | None,
+    challenger: bool,
+    force: bool,
+    why: str | None,
+    as_json: bool,
+) -> None:
+    """Register an evaluated model and, if it passes the gate, make it the champion.
+
+    `registry.gate` of params.yaml holds the margins. Exit code 1: refused, with every condition
+    that failed.
+    """
+    if run and version:
+        raise click.UsageError("give --run or --version, not both")
+    if force != bool(why and why.strip()):
+        raise click.UsageError("--force and --why 'REASON' go together")
+    from pipeline.config import load_params
+    from pipeline.registry import promote as promoting
+    from pipeline.registry import show
+
+    outcome = promoting.promote(
+        load_params(), run=run, version=version, only_mark=challenger, why=why
+    )
+    if as_json:
+        click.echo(json.dumps(outcome.to_dict(), indent=2))
+    else:
+        show.outcome(outcome)
+    sys.exit(1 if outcome.verdict == "refused" else 0)
+
+
+@gan.command()
+@click.option("--json", "as_json", is_flag=True, help="Both versions, as JSON.")
+def rollback(as_json: bool) -> None:
+    """Make the champion before this one the champion again."""
+    from pipeline.config import load_params
+    from pipeline.registry import promote as promoting
+    from pipeline.registry import show
+
+    outcome = promoting.rollback(load_params())
+    if as_json:
+        click.echo(json.dumps(outcome.to_dict(), indent=2))
+    else:
+        show.outcome(outcome)
+
+
 def _show_table(rows: list[tuple[str, ...]]) -> None:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:

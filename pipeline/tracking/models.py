@@ -86,10 +86,11 @@ def _upload(client: MlflowClient, model: LoggedModel, package: Path, run_id: str
         client.log_model_artifacts(model.model_id, str(copy))
 
 
-def fetch(uri: str) -> Path:
+def fetch(uri: str, tag: str = "model.init_from") -> Path:
     """Download the artifacts of `uri` (models:/NAME@ALIAS, models:/NAME/VERSION) to a new folder.
 
-    Raises UserError where the store has no such model or cannot be reached.
+    Raises UserError, which begins with `tag`, where the store has no such model or cannot be
+    reached.
     """
     store.settle()
     import mlflow
@@ -99,5 +100,5 @@ def fetch(uri: str) -> Path:
     try:
         folder = mlflow.artifacts.download_artifacts(uri, dst_path=tempfile.mkdtemp(prefix="gan-"))
     except Exception as error:  # MLflow, requests, SQLAlchemy and storage clients raise their own
-        raise UserError(f"model.init_from: {uri} cannot be fetched: {error}") from error
+        raise UserError(f"{tag}: {uri} cannot be fetched: {error}") from error
     return Path(folder)

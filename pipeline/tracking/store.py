@@ -67,6 +67,16 @@ def lock(key: str = "") -> BaseFileLock:
     return FileLock(path, timeout=LOCK_SECONDS)
 
 
+def promotion_lock(name: str) -> Path:
+    """The file that a promotion of the registered model `name` holds."""
+    return paths.shared_root() / f".mlflow.promote-{name}.lock"
+
+
+def is_local() -> bool:
+    """Is the store a file here, which nobody reaches from elsewhere?"""
+    return _database() is not None
+
+
 def ready(experiment: str) -> tuple[MlflowClient, str]:
     """A client and the id of `experiment`, both made where they are missing.
 
