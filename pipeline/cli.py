@@ -136,7 +136,10 @@ def ui(host: str, port: int) -> None:
 @click.option("--label", help="A class by name or number; default: all in turn.")
 @click.option("--which", default="best", show_default=True, type=click.Choice(["best", "last"]))
 @click.option(
-    "--model", default=paths.GENERATOR, type=click.Path(path_type=Path), show_default=True
+    "--model",
+    default=str(paths.GENERATOR),
+    show_default=True,
+    help="A training's folder, or a registered model: models:/NAME@champion.",
 )
 @click.option("--grid", "as_grid", is_flag=True, help="One picture of all, ten in a row.")
 @click.option(
@@ -155,7 +158,7 @@ def sample(
     seed: int,
     label: str | None,
     which: str,
-    model: Path,
+    model: str,
     as_grid: bool,
     truncation: float,
     reject: bool,
@@ -163,35 +166,34 @@ def sample(
 ) -> None:
     """Write images from the trained generator as PNG files; points as a CSV file or a plot.
 
-    --reject needs the discriminator that the training kept beside the generator, and the prepared
-    data, by whose val split it is calibrated.
+    Each PNG says in its metadata what made it, which `gan trace` proves; a manifest with the hashes
+    of all lies beside them and in the run. --reject needs the discriminator that the training kept
+    beside the generator, and the prepared data, by whose val split it is calibrated.
     """
-    from pipeline import grids
-    from pipeline.networks.build import load_generator
-    from pipeline.sampling import requested_labels, sample_images
+    from pipeline.registry import samples
 
-    generator, config = load_generator(model, which=which)
-    labels = requested_labels(n, config["n_classes"], config["class_names"], label)
-    if reject:
-        from pipeline import rejection
-
-        images, share = rejection.of_training(
-            generator, model, n=n, seed=seed, labels=labels, truncation=truncation
+    if model.startswith("models:/"):
+        if reject:
+            raise click.UsageError("--reject needs the discriminator, which no package holds")
+        batch = samples.of_model(model, n=n, seed=seed, label=label, truncation=truncation)
+    else:
+        batch, share = samples.of_folder(
+            Path(model),
+            which=which,
+            n=n,
+            seed=seed,
+            label=label,
+            truncation=truncation,
+            reject=reject,
         )
-        click.echo(f"{share:.1%} of the samples drawn were accepted", err=True)
-    else:
-        images = sample_images(generator, n=n, seed=seed, labels=labels, truncation=truncation)
-    if images.ndim == 2:
+        if share is not None:
+            click.echo(f"{share:.1%} of the samples drawn were accepted", err=True)
+    if batch.samples.ndim == 2:
         path = out / f"seed{seed}.{'png' if as_grid else 'csv'}"
-        _write_points(path, images)
-    elif as_grid:
-        path = out if out.suffix == ".png" else out / "grid.png"
-        grids.save_grid(path, images, min(n, 10))
+        _write_points(path, batch.samples)
     else:
-        path = out
-        for i, image in enumerate(images):
-            grids.save_png(out / f"seed{seed}_{i:05d}.png", image)
-    click.echo(f"{n} {'points' if images.ndim == 2 else 'images'} in {path}")
+        path = samples.write(batch, out, as_grid=as_grid)
+    click.echo(f"{n} {'points' if batch.samples.ndim == 2 else 'images'} in {path}")
 
 
 def _write_points(path: Path, points: np.ndarray) -> None:
@@ -435,6 +437,53 @@ def rollback(as_json: bool) -> None:
         click.echo(json.dumps(outcome.to_dict(), indent=2))
     else:
         show.outcome(outcome)
+
+
+@gan.command()
+@click.argument("name", metavar="MODEL")
+@click.option("--json", "as_json", is_flag=True, help="Every link, as JSON.")
+def verify(name: str, as_json: bool) -> None:
+    """Follow every link from a model version to what it came from, and check that it holds.
+
+    MODEL is models:/NAME/VERSION or models:/NAME@ALIAS; or what versions came from, and then all of
+    these are checked: a run, a key, a commit, a data set's digest, an experiment, STUDY/TRIAL. Exit
+    code 1 where a link is broken.
+    """
+    from pipeline.config import load_params
+    from pipeline.errors import UserError
+    from pipeline.registry import lineage, promote, show
+    from pipeline.registry import verify as verifying
+
+    client = promote.ready(load_params())
+    uris = [name] if name.startswith("models:/") else lineage.versions_of(client, name)
+    if not uris:
+        raise UserError(f"no registered version came from {name}")
+    results = [verifying.verify(client, uri) for uri in uris]
+    if as_json:
+        click.echo(json.dumps([show.links_dict(*result) for result in results], indent=2))
+    else:
+        for result in results:
+            show.links(*result)
+    broken = any(link.state == "broken" for _, links in results for link in links)
+    sys.exit(1 if broken else 0)
+
+
+@gan.command()
+@click.argument("image", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="All that is known, as JSON.")
+def trace(image: Path, as_json: bool) -> None:
+    """Say which model, seed and index made an image, and prove it by making it again.
+
+    By its metadata or, where that was stripped, by the manifests in the store. Exit code 1 where
+    the image is not what it says, or nothing is known of it.
+    """
+    from pipeline.config import load_params
+    from pipeline.registry import promote, show
+    from pipeline.registry import trace as tracing
+
+    traced = tracing.trace(promote.ready(load_params()), image)
+    click.echo(tracing.to_json(traced) if as_json else show.traced(image, traced))
+    sys.exit(0 if traced.proved else 1)
 
 
 def _show_table(rows: list[tuple[str, ...]]) -> None:

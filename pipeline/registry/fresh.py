@@ -43,6 +43,7 @@ def sample(
     seed: int,
     label: str | None = None,
     truncation: float = 1.0,
+    labelling: str = "data",
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """What the package samples: uint8 (n, H, W, C) or points (n, D), and the classes or None.
 
@@ -50,7 +51,9 @@ def sample(
     """
     from pipeline.registry.package import EXAMPLE
 
-    request = {"n": n, "seed": seed, "label": label, "truncation": truncation}
+    request: dict[str, Any] = {"n": n, "seed": seed, "label": label, "truncation": truncation}
+    if labelling != "data":  # a package of older code need not know it
+        request["labelling"] = labelling
     example = [{**EXAMPLE[0], "format": "arrays"}]
     with tempfile.TemporaryDirectory(prefix="gan-") as scratch:
         out = Path(scratch) / "samples.npz"

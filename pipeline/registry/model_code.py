@@ -105,10 +105,15 @@ class Generator(PythonModel):
         return [self._answer(row) for row in model_input]  # type: ignore[misc]
 
     def sample(
-        self, n: int, seed: int, label: str | None = None, truncation: float = 1.0
+        self,
+        n: int,
+        seed: int,
+        label: str | None = None,
+        truncation: float = 1.0,
+        labelling: str = "data",
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Images uint8 (n, H, W, C), or points (n, D), and their classes (n,), None without."""
-        labels = self.labels(n, seed, label)
+        labels = self.labels(n, seed, label, labelling)
         vectors = latents(n, self.config["generator"]["latent_dim"], seed)
         samples = generate(
             self.generator,
@@ -119,10 +124,13 @@ class Generator(PythonModel):
         )
         return samples, labels
 
-    def labels(self, n: int, seed: int, label: str | None) -> np.ndarray | None:
-        """The classes (n,) that a request stands for; None for an unconditional model."""
+    def labels(self, n: int, seed: int, label: str | None, labelling: str) -> np.ndarray | None:
+        """The classes (n,) that a request stands for; None for an unconditional model.
+
+        Where none is asked for: `data`, as many of each as the training data have, or `turn`.
+        """
         classes, names = self.config["n_classes"], self.config["class_names"]
-        if not classes or label is not None:
+        if not classes or label is not None or labelling == "turn":
             return requested_labels(n, classes, names, label)
         return class_labels(self.config["class_counts"], n, seed)
 

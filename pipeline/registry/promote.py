@@ -20,7 +20,7 @@ from pipeline.datasets import prepared
 from pipeline.errors import UserError
 from pipeline.evaluated import Evaluated
 from pipeline.registry import aliases, fresh, gate, package
-from pipeline.tracking import deliver, evaluations, models
+from pipeline.tracking import deliver, evaluations, locks, models
 from pipeline.tracking.record import RECORD, RunRecord
 from pipeline.training.devices import pick_device
 
@@ -156,7 +156,10 @@ def register(client: MlflowClient, name: str, run: Run) -> ModelVersion:
     for version in client.search_model_versions(f"name = '{name}'"):
         if version.tags.get("eval_key") == key and version.run_id == parent:
             return version
-    training = client.get_run(parent)
+    lock = locks.of_git(run.data.tags.get(locks.METRICS_TAG, ""), run.data.tags.get("dvc_exp_name"))
+    if locks.TAG not in run.data.tags and lock is not None:
+        locks.attach(client, [run.info.run_id, parent], lock)
+    run, training = client.get_run(run.info.run_id), client.get_run(parent)
     made = client.create_model_version(
         name,
         source=f"models:/{model.model_id}",
@@ -188,12 +191,17 @@ def judge(
     run = evaluations.run_of(client, f"{evaluations.MODEL}{name}/{version.version}")
     protocol = evaluations.protocol_of(client, run)
     scorer = judge_of(params, protocol)
-    candidate = models.fetch(f"models:/{name}/{version.version}", tag="--version")
-    challenger, problems = _scored(candidate, protocol, scorer, f"version {version.version}")
     reigning = None
+    try:
+        challenger, problems = _scored(name, str(version.version), protocol, scorer)
+    except UserError as error:
+        return gate.Decision([gate.Condition("valid", False, str(error))], {})
     if champion is not None:
-        folder = models.fetch(f"models:/{name}/{champion}", tag="champion")
-        reigning, broken = _scored(folder, protocol, scorer, f"the champion, version {champion}")
+        try:
+            reigning, broken = _scored(name, champion, protocol, scorer)
+        except UserError as error:
+            text = f"version {champion} cannot be compared with: {error}"
+            return gate.Decision([gate.Condition("champion", False, text)], {})
         for line in broken:
             log.warning("the champion, version %s: %s", champion, line)
     margins = gate.Margins(**params.registry.gate.model_dump())
@@ -241,23 +249,24 @@ def judge_of(params: Params, protocol: dict[str, Any]) -> scoring.Judge:
 
 
 def _scored(
-    folder: Path, protocol: dict[str, Any], scorer: scoring.Judge, what: str
+    name: str, version: str, protocol: dict[str, Any], scorer: scoring.Judge
 ) -> tuple[Evaluated, list[str]]:
     """The figures of a package's fresh samples, and what is wrong with the package.
 
     Raises UserError where it samples nothing that could be judged.
     """
     n, seed = protocol["n_fake"], protocol["seed"]
+    folder = models.fetch(f"models:/{name}/{version}", tag=f"version {version}")
     samples, labels = fresh.sample(folder, n=n, seed=seed)
     shape = scorer.data.shape
     if samples.shape[1:] != shape:
         raise UserError(
-            f"{what} makes samples of shape {samples.shape[1:]}, and the data here have {shape}: "
+            f"version {version} makes samples of shape {samples.shape[1:]}, and the data here have {shape}: "
             "give the new data's models a registry.name of their own, or promote with --force"
         )
     problems = package.damage(folder) + differing(folder, samples, n=n, seed=seed)
     scored = scoring.score(samples, labels, scorer)
-    return Evaluated(what, scored.metrics, protocol, scored.samples), problems
+    return Evaluated(f"version {version}", scored.metrics, protocol, scored.samples), problems
 
 
 def differing(folder: Path, samples: np.ndarray, *, n: int, seed: int) -> list[str]:
@@ -290,7 +299,7 @@ def _origin_tags(run: Run, training: Run, of_model: dict[str, str]) -> dict[str,
     if datasets:
         source = json.loads(datasets[0].dataset.source)
         tags |= {"data": source["name"], "data_digest": source["digest"]}
-    for key in ("dvc_exp_name", "tune_study", "tune_trial", "dvc_lock_sha256"):
+    for key in ("dvc_exp_name", "tune_study", "tune_trial", locks.TAG):
         found = run.data.tags.get(key) or training.data.tags.get(key)
         if found:
             tags[key] = found

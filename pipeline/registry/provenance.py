@@ -28,7 +28,9 @@ class Origin:
 
     `model` is the registered version (NAME/VERSION) or empty, `weights` the SHA-256 of the
     generator's file, `run` the MLflow run or empty. The image is number `index` (None: a grid of
-    all) of the `n` that `seed`, `label` (empty: none asked for) and `truncation` give.
+    all) of the `n` that `seed`, `label` (empty: none asked for) and `truncation` give. `labelling`:
+    without a label classes come in the proportions of the `data`, or each in `turn`. `selection`:
+    empty, or `reject` where the discriminator chose. `scale`: a grid's enlargement.
     """
 
     model: str
@@ -40,6 +42,8 @@ class Origin:
     label: str = ""
     truncation: float = 1.0
     labelling: str = "data"
+    selection: str = ""
+    scale: int = 1
 
 
 def xmp(origin: Origin) -> str:
@@ -102,6 +106,8 @@ def parse(packet: str) -> Origin | None:
         label=values["label"] or "",
         truncation=float(values["truncation"] or 1),
         labelling=values["labelling"] or "data",
+        selection=values["selection"] or "",
+        scale=int(values["scale"] or 1),
     )
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pipeline import files, paths
 from pipeline.errors import UserError
 from pipeline.evaluated import ABOUT
-from pipeline.tracking import models, runs, store
+from pipeline.tracking import locks, models, runs, store
 from pipeline.tracking.record import DIFF, PARAMS, RECORD, RunRecord
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ def deliver_evaluation(client: MlflowClient, experiment_id: str, folder: Path) -
         _log_files(client, run_id, source, record)
         client.log_artifact(run_id, source / PROTOCOL)
         _log_kept(client, run_id, folder / paths.EVALUATION, record)
+        client.set_tag(run_id, locks.METRICS_TAG, locks.metrics_md5(record))
         _complete(client, run_id, record)
     return Delivery(run_id, True)
 
@@ -221,7 +222,20 @@ def sync(root: Path = Path()) -> Summary:
                 (summary.delivered if delivery.changed else summary.unchanged).append(name)
         if folder is not root and not failed:
             shutil.rmtree(folder)
+    if _is_there("evaluate", root) and not summary.left:
+        _attach_lock(root)
     return summary
+
+
+def _attach_lock(root: Path) -> None:
+    record = _record_of("evaluate", root)
+    content = locks.of_workspace(locks.metrics_md5(record), root)
+    if content is None:
+        return
+    client, experiment_id = reach(record.experiment)
+    run = runs.find(client, experiment_id, "evaluate", record.key)
+    if run is not None and locks.TAG not in run.data.tags:
+        locks.attach(client, [run.info.run_id, run.data.tags["mlflow.parentRunId"]], content)
 
 
 def reason(error: BaseException) -> str:
