@@ -486,6 +486,60 @@ def trace(image: Path, as_json: bool) -> None:
     sys.exit(0 if traced.proved else 1)
 
 
+@gan.command()
+@click.argument("model", required=False)
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=5001, show_default=True, type=click.IntRange(0, 65535))
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 64))
+def serve(model: str | None, host: str, port: int, workers: int) -> None:
+    """Serve MODEL (default: the champion) by MLflow's scoring server, and print a request.
+
+    `kill -HUP` takes up a new champion: requests in flight are answered first.
+    """
+    from pipeline.config import load_params
+    from pipeline.registry import promote
+    from pipeline.registry import serve as serving
+
+    params = load_params()
+    uri = model or f"models:/{params.model_name}@champion"
+    client = promote.ready(params)
+    sys.exit(serving.serve(client, uri, host=host, port=port, workers=workers))
+
+
+@gan.command()
+@click.option(
+    "--model",
+    default=str(paths.GENERATOR),
+    show_default=True,
+    help="A training's folder, or a registered model: models:/NAME@champion.",
+)
+@click.option("--onnx", "formats", flag_value="onnx", multiple=True, help="For onnxruntime.")
+@click.option("--torchscript", "formats", flag_value="torchscript", multiple=True)
+@click.option("--torch-export", "formats", flag_value="torch-export", multiple=True)
+@click.option("--out", default=Path("exported"), type=click.Path(path_type=Path), show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Files and differences as JSON.")
+def export(model: str, formats: tuple[str, ...], out: Path, as_json: bool) -> None:
+    """Write the generator for other runtimes, each file checked against torch's own output.
+
+    It takes latent vectors and, of a conditional model, labels; PATH.json says all of it.
+    """
+    if not formats:
+        raise click.UsageError("give --onnx, --torchscript or --torch-export")
+    from pipeline.registry import export as exporting
+    from pipeline.tracking import models
+
+    source = models.fetch(model, tag="--model") if model.startswith("models:/") else Path(model)
+    results = [
+        exporting.export(source, out / f"generator{exporting.SUFFIXES[name]}", name)
+        for name in dict.fromkeys(formats)
+    ]
+    if as_json:
+        click.echo(json.dumps([{**vars(x), "path": str(x.path)} for x in results], indent=2))
+        return
+    for result in results:
+        click.echo(f"{result.path}  differs from torch by at most {result.difference:.1e}")
+
+
 def _show_table(rows: list[tuple[str, ...]]) -> None:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:

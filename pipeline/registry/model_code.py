@@ -61,12 +61,13 @@ class SampleRequest(BaseModel):
 class SampleAnswer(BaseModel):
     """One row of the answer; what the request did not ask for is absent.
 
-    `weights` is the SHA-256 of the generator's file. `images` and `grid` are PNG files in base64,
-    `arrays` uint8 images (n, H, W, C), `points` (n, D).
+    `model` is the version that is served, `weights` the SHA-256 of the generator's file. `images`
+    and `grid` are PNG files in base64, `arrays` uint8 images (n, H, W, C), `points` (n, D).
     """
 
     seed: int
     format: str
+    model: str
     weights: str
     labels: list[int] | None = None
     images: list[str] | None = None
@@ -144,6 +145,7 @@ class Generator(PythonModel):
         answer: dict[str, Any] = {
             "seed": row.seed,
             "format": row.format,
+            "model": os.environ.get(SERVED_AS, ""),
             "weights": self.config["weights"]["generator"],
         }
         if labels is not None:

@@ -33,7 +33,8 @@ WEIGHTS = MODEL / "generator.safetensors"
 FIRST = MODEL / "first.npy"
 FIRST_SAMPLES = 16
 HASHES = "hashes.json"
-UNHASHED = (HASHES, "MLmodel")  # MLmodel gets the run's and the model's id when it is logged
+# MLmodel gets the run's and the model's id when it is logged; MLflow adds the other to a download.
+UNHASHED = (HASHES, "MLmodel", "registered_model_meta")
 EXAMPLE = [{"n": 4, "seed": 0}]
 
 

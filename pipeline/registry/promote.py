@@ -261,7 +261,8 @@ def _scored(
     shape = scorer.data.shape
     if samples.shape[1:] != shape:
         raise UserError(
-            f"version {version} makes samples of shape {samples.shape[1:]}, and the data here have {shape}: "
+            f"version {version} makes samples of shape {samples.shape[1:]}, and the data here have "
+            f"{shape}: "
             "give the new data's models a registry.name of their own, or promote with --force"
         )
     problems = package.damage(folder) + differing(folder, samples, n=n, seed=seed)
