@@ -469,6 +469,28 @@ def verify(name: str, as_json: bool) -> None:
 
 
 @gan.command()
+@click.argument("model", metavar="MODEL")
+@click.option("--keep", is_flag=True, help="Leave the worktree there.")
+@click.option("--json", "as_json", is_flag=True, help="The verdict as JSON.")
+def reproduce(model: str, keep: bool, as_json: bool) -> None:
+    """Train a registered model again, from its commit, changes and params, and compare.
+
+    In a worktree whose caches are empty. On the same hardware and versions the weights must be the
+    same; on others every figure must lie within its interval. Exit code 1 where they are not.
+    """
+    from pipeline.config import load_params
+    from pipeline.registry import promote
+    from pipeline.registry import reproduce as reproducing
+
+    result = reproducing.reproduce(promote.ready(load_params()), model, keep=keep)
+    if as_json:
+        click.echo(json.dumps(vars(result), indent=2))
+    else:
+        click.echo(f"{result.uri}: {result.verdict}: {result.text}")
+    sys.exit(1 if result.verdict == "differs" else 0)
+
+
+@gan.command()
 @click.argument("image", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="All that is known, as JSON.")
 def trace(image: Path, as_json: bool) -> None:

@@ -5,8 +5,10 @@ Keys are computed here and never read from dvc.lock, which holds the old values 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import platform
 import re
 import subprocess
 from pathlib import Path
@@ -109,6 +111,15 @@ def _settings_hash(params: dict[str, Any]) -> str:
 def exp_name() -> str | None:
     """The DVC experiment that this process belongs to, if any."""
     return os.environ.get("DVC_EXP_NAME") or None
+
+
+def processor() -> str:
+    """The processor in words: sums round otherwise on another."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def git_facts(root: Path = Path()) -> dict[str, str]:

@@ -37,6 +37,7 @@ class Origin:
     params: bytes | None
     diff: bytes | None
     lock: bytes | None
+    evaluated_params: bytes | None = None
     texts: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -68,6 +69,7 @@ def origin(client: MlflowClient, uri: str) -> Origin:
         _artifact(client, training, PARAMS_FILE),
         _artifact(client, training, DIFF_FILE),
         _artifact(client, evaluation, LOCK_FILE),
+        _artifact(client, evaluation, PARAMS_FILE),
         {
             "training run": f"{training.info.run_name} ({training.info.run_id})",
             "evaluation run": f"{evaluation.info.run_name} ({evaluation.info.run_id})",

@@ -75,14 +75,15 @@ def served(kept_packages, tmp_path_factory) -> Iterator[tuple[Server, Path, Path
             copy = shutil.copytree(folder, root / f"package{i}")
             client.create_model_version(NAME, str(copy))
         client.set_registered_model_alias(NAME, aliases.CHAMPION, "1")
-        process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM],
-            cwd=root,
-            env=environment | {"PYTHONPATH": str(Path(__file__).parents[2])},
-            stdout=subprocess.PIPE,
-            stderr=(root / "log").open("w"),
-            text=True,
-        )
+        with (root / "log").open("w") as said:
+            process = subprocess.Popen(
+                [sys.executable, "-c", PROGRAM],
+                cwd=root,
+                env=environment | {"PYTHONPATH": str(Path(__file__).parents[2])},
+                stdout=subprocess.PIPE,
+                stderr=said,
+                text=True,
+            )
         try:
             line = process.stdout.readline()
             match = re.search(r"curl -s http://127\.0\.0\.1:(\d+)/", line)
