@@ -55,8 +55,10 @@ NOT_SEARCHED = {
     "train.checkpoint_every": "it changes no number",
     "train.log_every": "it changes no number",
     "train.device": "it decides where a trial runs, not what it finds",
+    "train.devices": "it decides where a trial runs, not what it finds",
     "train.deterministic": "it decides where a trial runs, not what it finds",
     "train.on_collapse": "tune.pruner says what becomes of a collapsed trial",
+    "train.max_rollbacks": "tune.pruner says what becomes of a collapsed trial",
 }
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -261,7 +263,10 @@ class Train(Section):
     instance_noise: Annotated[float, Field(ge=0)] = Field(
         description="Deviation of the noise on all that D sees, at the start; it falls to zero."
     )
-    balance: Literal["fixed"] = Field(description="fixed: d_steps and g_steps as given.")
+    balance: Literal["fixed", "adaptive"] = Field(
+        description="fixed: d_steps, g_steps and rates as given. adaptive: moved, in bounds, by "
+        "D's accuracy and its gap on held-out reals."
+    )
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
         description="Decay of G's moving average per generator update."
     )
@@ -274,12 +279,22 @@ class Train(Section):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = Field(
         description="auto: CUDA, else MPS, else the CPU."
     )
+    devices: Annotated[int, Field(ge=1, le=1024)] = Field(
+        description="Processes on this machine that share each batch, a GPU each (or cores of the "
+        "CPU); several machines through torchrun. Changes no number but by rounding."
+    )
     deterministic: bool = Field(description="CUDA: bit-identical resume, slower. A CPU always is.")
     checkpoint_every: Count = Field(description="Generator updates; changes no number.")
     eval_every: Count = Field(description="Generator updates between two looks at the samples.")
     eval_samples: Annotated[int, Field(ge=100)] = Field(description="Fakes per look.")
     log_every: Count = Field(description="Generator updates per point of the curves.")
-    on_collapse: Literal["log"] = Field(description="log: the signals are recorded and shown.")
+    on_collapse: Literal["log", "stop", "rollback"] = Field(
+        description="What a collapse does beside telling. stop: end the training. rollback: go "
+        "back to the last healthy look, with another ratio and other rates; after NaN or inf too."
+    )
+    max_rollbacks: Count = Field(
+        description="After so many a collapse is only told, and NaN or inf ends the training."
+    )
 
 
 class Evaluate(Section):
@@ -592,6 +607,19 @@ def _unfit(params: Params) -> Iterator[str]:
             yield (
                 f"train.augment_p: ada goes by the sign of D's logits, which with {loss.name} says "
                 f"nothing; give a number or choose loss.name from {list(CENTRED)}"
+            )
+    if train.devices > 1:
+        if train.batch_size % (train.devices * model.pack):
+            packs = f" packs of {model.pack}" if model.pack > 1 else ""
+            least = train.devices * model.pack
+            yield (
+                f"train.devices: {train.devices} processes cannot share a batch of "
+                f"{train.batch_size}{packs} equally; set train.batch_size to a multiple of {least}"
+            )
+        if train.device == "mps" or ":" in train.device:
+            yield (
+                f"train.devices: {train.devices} processes cannot share train.device "
+                f"{train.device}; set it to auto, cpu or cuda"
             )
     if model.pack > 1:
         if model.conditional:

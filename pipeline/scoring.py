@@ -51,16 +51,27 @@ class Judge:
         return counts
 
 
-def score(
-    images: np.ndarray, labels: np.ndarray | None, judge: Judge, *, eval_key: str = ""
-) -> Scored:
-    """Every figure of samples uint8 (N, H, W, C) or points (N, D), and the classes asked for."""
+@dataclass(frozen=True)
+class Seen:
+    """What the extractors see in samples, and in the reals that these are held to."""
+
+    features: np.ndarray
+    logits: np.ndarray
+    reference: evaluation.Reference
+    space: evaluation.Space
+
+
+def see(images: np.ndarray, judge: Judge) -> Seen:
+    """Of samples uint8 (N, H, W, C) or points (N, D); several processes share the work."""
     data, device = judge.data, judge.device
-    with bar("features of the samples", 1) as advance:
+    with bar("extract, images", len(images)) as advance:
         features, logits = extractor.extract(
-            judge.network, images, batch_size=judge.batch_size, device=device
+            judge.network,
+            images,
+            batch_size=judge.batch_size,
+            device=device,
+            on_batch=advance,
         )
-        advance()
     reference = evaluation.build_reference(
         np.load(paths.FEATURES / "test.npy"),
         np.load(paths.FEATURES / "test_logits.npy"),
@@ -73,6 +84,20 @@ def score(
         train_features = np.load(paths.FEATURES / "train.npy")
         scored = logits if reference.labelled and not data.points else None
         space = evaluation.Space(features, reference.features, train_features, scored)
+    return Seen(features, logits, reference, space)
+
+
+def score(
+    images: np.ndarray,
+    labels: np.ndarray | None,
+    judge: Judge,
+    seen: Seen,
+    *,
+    eval_key: str = "",
+) -> Scored:
+    """Every figure of samples uint8 (N, H, W, C) or points (N, D), and the classes asked for."""
+    data, device = judge.data, judge.device
+    features, logits, reference, space = seen.features, seen.logits, seen.reference, seen.space
     with bar("evaluate, steps", len(evaluation.FAMILIES)) as advance:
         metrics = evaluation.evaluate(
             evaluation.Fakes(features, logits, images, labels),

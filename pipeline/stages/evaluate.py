@@ -8,7 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import errors, evaluation, extractor, files, inception, lineage, logs, paths, scoring
+from pipeline import (
+    evaluation,
+    extractor,
+    files,
+    inception,
+    launch,
+    lineage,
+    logs,
+    paths,
+    scoring,
+)
 from pipeline.config import Evaluate, check, read_yaml
 from pipeline.datasets import prepared
 from pipeline.errors import UserError
@@ -51,7 +61,7 @@ def main() -> None:
         train_key=trained["train_key"],
     )
 
-    with bar("samples", n) as advance:
+    with bar("sample, images", n) as advance:
         images = sample_images(
             generator,
             n=n,
@@ -59,8 +69,8 @@ def main() -> None:
             labels=labels,
             batch_size=config.batch_size,
             device=device,
+            on_batch=advance,
         )
-        advance(n)
     judge = scoring.Judge(
         data=data,
         network=extractor.load(),
@@ -73,7 +83,10 @@ def main() -> None:
         batch_size=config.batch_size,
         device=device,
     )
-    scored = scoring.score(images, labels, judge, eval_key=run.key)
+    seen = scoring.see(images, judge)
+    if not launch.leave():
+        return
+    scored = scoring.score(images, labels, judge, seen, eval_key=run.key)
     metrics, table = scored.metrics, scored.table
     bad = [name for name, value in metrics.items() if not math.isfinite(value)]
     if bad:
@@ -163,4 +176,4 @@ def _say(metrics: dict[str, float], distance: str) -> None:
 
 if __name__ == "__main__":
     logs.setup()
-    errors.run(main)
+    launch.run(main, "pipeline.stages.evaluate")

@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from pipeline import errors, files, lineage, logs, paths, progress
+from pipeline import files, launch, lineage, logs, parallel, paths, progress
 from pipeline.config import Params, check, read_yaml
 from pipeline.datasets import prepared
 from pipeline.grids import save_grid, save_png
@@ -23,10 +20,11 @@ from pipeline.networks.build import save_discriminator, save_generator
 from pipeline.networks.warm_start import Start
 from pipeline.scatter import scatter
 from pipeline.tracking import models, record
-from pipeline.tracking.deliver import deliver_or_keep
+from pipeline.tracking.deliver import EVENTS, deliver_or_keep
+from pipeline.tracking.listeners import Announce, Curves
 from pipeline.tracking.live import LiveRun
 from pipeline.training import callbacks, checkpoints, devices, recipe
-from pipeline.training.loop import Callback, Row
+from pipeline.training.guard import alarm_tags
 from pipeline.training.monitor import Monitor
 from pipeline.training.state import State, weights_of
 
@@ -38,10 +36,8 @@ def main() -> None:
     params = check(values)
     data = prepared.load()
     device = devices.pick_device(params.train.device)
-    precision = devices.pick_precision(params.train.precision, device)
-    if params.train.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what torch then asks for
-        torch.use_deterministic_algorithms(True)
+    precision = devices.agreed(devices.pick_precision(params.train.precision, device))
+    devices.prepare(device, deterministic=params.train.deterministic)
     inputs = lineage.stage_inputs("train", values)
     # `auto` is another precision on another machine, and then another result.
     inputs["params"]["train.precision"] = str(precision)
@@ -52,10 +48,32 @@ def main() -> None:
 
     split = data.split("train")
     n_classes = data.n_classes if params.model.conditional else 0
-    task = recipe.make_task(params, split.images, split.labels, device)
+    held_out = data.split("val")
+    task = recipe.make_task(
+        params, split.images, split.labels, device, (held_out.images, held_out.labels)
+    )
     state = recipe.make_state(params, shape=data.shape, n_classes=n_classes, device=device)
     if start is not None:
         recipe.warm_start(state, start)
+    monitor = Monitor(
+        data,
+        n=params.train.eval_samples,
+        seed=params.evaluate.seed,
+        conditional=params.model.conditional,
+        device=device,
+    )
+    if parallel.rank() > 0:
+        checkpoints.restore(state, None)
+        recipe.run(
+            params,
+            state,
+            task,
+            precision=precision,
+            evaluate=monitor,
+            save=lambda state: None,
+        )
+        launch.leave()
+        return
     run = record.start(
         "train",
         key,
@@ -66,13 +84,6 @@ def main() -> None:
     run.tags.update(lineage.tuned_tags(values))
     run.tags.update(device=devices.describe(device), precision=str(precision).split(".")[1])
 
-    monitor = Monitor(
-        data,
-        n=params.train.eval_samples,
-        seed=params.evaluate.seed,
-        conditional=params.model.conditional,
-        device=device,
-    )
     checkpoints.prune(paths.checkpoints(), keep=key)
     with checkpoints.hold(paths.checkpoints(), key) as folder:
         reached = _restore(state, folder, inputs)
@@ -83,24 +94,29 @@ def main() -> None:
         if reached == 0:
             grids.write(state)
         try:
-            with progress.bar("train", params.train.steps, start=reached) as advance:
+            with (
+                progress.bar("train", params.train.steps, start=reached) as advance,
+                checkpoints.background(folder) as save,
+            ):
                 recipe.run(
                     params,
                     state,
                     task,
                     precision=precision,
                     evaluate=monitor,
-                    save=lambda state: checkpoints.save(state, folder),
+                    save=save,
                     callbacks=[
                         callbacks.StopOnDivergence(),
                         callbacks.ShowProgress(advance, reached),
                         Curves(live),
                         grids,
+                        Announce(live),
                     ],
                 )
         except BaseException as error:
             live.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
             raise
+        launch.leave()
         live.close()
         config = _write_generator(state, params, data, key)
         _write_discriminator(state, params, data, key)
@@ -108,6 +124,9 @@ def main() -> None:
             files.write_table(out / "history.csv", state.history)
             evaluated = [row for row in state.history if "eval_fd" in row]
             files.write_table(out / "evaluations.csv", evaluated)  # DVC's plots draw gaps as zeros
+            if state.events:
+                files.write_table(out / EVENTS, state.events)
+            run.tags.update(alarm_tags(state.events))
             shutil.copytree(folder / "grids", out / "grids")
             record.finish(run, model=config).write(out)
         checkpoints.discard(folder)
@@ -144,16 +163,6 @@ def _grids(
         seed=params.seed,
         on_file=live.image,
     )
-
-
-class Curves(Callback):
-    """Hands the history to MLflow as it grows."""
-
-    def __init__(self, live: LiveRun) -> None:
-        self.live = live
-
-    def on_step(self, state: State, row: Row) -> None:
-        self.live.log([row])
 
 
 def _restore(state: State, folder: Path, inputs: lineage.Inputs) -> int:
@@ -212,4 +221,4 @@ def _write_discriminator(state: State, params: Params, data: prepared.Prepared, 
 
 if __name__ == "__main__":
     logs.setup()
-    errors.run(main)
+    launch.run(main, "pipeline.stages.train")

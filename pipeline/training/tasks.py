@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline import parallel
 from pipeline.augment import Adaptive, Augment
 from pipeline.networks.heads import Verdict
 from pipeline.regularizers import GeneratorTerm, Memory
@@ -30,6 +31,9 @@ class Task(Protocol):
 
     def batch(self, counter: int) -> Any:
         """The `counter`-th batch: a function of the counter alone."""
+
+    def held_out(self, counter: int) -> Any | None:
+        """The `counter`-th batch of what D never learns from; None where there is none."""
 
     def real(self, batch: Any) -> Tensor:
         """What D should take for real: images (N, C, H, W) in [-1, 1], or points (N, D)."""
@@ -68,6 +72,7 @@ class Generate:
 
     images: uint8 (n, H, W, C) or points float32 (n, D), an array or a memory map; labels: int64
     (n,), or None for unconditional training. Fakes get the classes of the reals beside them.
+    `held_out`: more of both, that D never learns from.
     """
 
     def __init__(
@@ -76,12 +81,13 @@ class Generate:
         labels: np.ndarray | None,
         *,
         latent_dim: int,
-        batch_size: int,
+        batch_size: int,  # of all processes together
         seed: int,
         device: torch.device,
         augment: Augment | None = None,  # of all that D sees
         instance_noise: float = 0.0,  # deviation at the start of what D sees; falls to zero
         pack: int = 1,  # samples that D judges together
+        held_out: tuple[np.ndarray, np.ndarray | None] | None = None,
     ) -> None:
         self.augment, self.instance_noise, self.pack = augment, instance_noise, pack
         self.noise = instance_noise
@@ -90,6 +96,7 @@ class Generate:
         resident = images.nbytes <= RESIDENT_BYTES
         self.images = torch.from_numpy(np.array(images)).to(device) if resident else images
         self.labels = None if labels is None else torch.from_numpy(np.array(labels)).to(device)
+        self.aside = held_out
 
     def begin(self, state: State, progress: float) -> None:
         self.noise = self.instance_noise * (1 - progress)
@@ -104,6 +111,7 @@ class Generate:
     def batch(self, counter: int) -> Batch:
         chosen = randomness.batch_indices(self.n, self.batch_size, self.seed, counter)
         latents = randomness.normal((self.batch_size, self.latent_dim), self.seed, counter)
+        chosen, latents = parallel.part(chosen), parallel.part(latents)
         if isinstance(self.images, Tensor):
             pixels = self.images[chosen.to(self.device)]
         else:
@@ -112,6 +120,17 @@ class Generate:
         labels = None if self.labels is None else self.labels[chosen.to(self.device)]
         draws = randomness.Draws(self.seed, counter)
         return Batch(images, latents.to(self.device), labels, draws)
+
+    def held_out(self, counter: int) -> Batch | None:
+        if self.aside is None:
+            return None
+        images, labels = self.aside
+        indices = randomness.batch_indices(len(images), self.batch_size, self.seed, counter)
+        chosen = parallel.part(indices).numpy()
+        classes = None if labels is None else torch.from_numpy(labels[chosen]).to(self.device)
+        shown = for_networks(torch.from_numpy(images[chosen]).to(self.device))
+        latents = torch.zeros((len(chosen), self.latent_dim), device=self.device)
+        return Batch(shown, latents, classes, randomness.Draws(self.seed, counter))
 
     def real(self, batch: Batch) -> Tensor:
         return batch.images

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -60,8 +61,11 @@ class Bench:
         return self.monitors[conditional]
 
     def cost(self, params: Params) -> float:
-        """Operations per update of G."""
-        key = params.model_dump_json(include={"model", "loss", "train"})
+        """Operations per update of G: counted once for all settings that cost the same."""
+        settings = params.model_dump(mode="json", include={"model", "loss", "train"})
+        for name in work.COSTLESS:
+            del settings["train"][name]
+        key = json.dumps(settings)
         if key not in self.costs:
             shape, n_classes = self.data.shape, self.data.n_classes
             self.costs[key] = work.per_step(params, shape=shape, n_classes=n_classes)
@@ -71,7 +75,9 @@ class Bench:
 def open_bench(definition: Definition) -> Bench:
     """Read what is prepared in the working directory."""
     params = definition.checked
-    return Bench(definition, params, prepared.load(), devices.pick_device(params.train.device))
+    device = devices.pick_device(params.train.device)
+    devices.prepare(device, deterministic=params.train.deterministic)
+    return Bench(definition, params, prepared.load(), device)
 
 
 def settings(trial: Trial, bench: Bench) -> Params:
@@ -99,6 +105,7 @@ def settings(trial: Trial, bench: Bench) -> Params:
         "eval_every": every,
         "log_every": math.ceil(every / 5),
         "checkpoint_every": steps,
+        "on_collapse": "log",  # the alarm and the pruner end a trial here
     }
     return params.model_copy(update={"train": params.train.model_copy(update=lengths)})
 
@@ -116,7 +123,7 @@ def run(
     params = settings(trial, bench)
     data, device = bench.data, bench.device
     n_classes = data.n_classes if params.model.conditional else 0
-    split = data.split("train")
+    split, held_out = data.split("train"), data.split("val")
     state = recipe.make_state(params, shape=data.shape, n_classes=n_classes, device=device)
     live = _open_run(trial, bench, params)
     grids = callbacks.grids_of(
@@ -138,7 +145,9 @@ def run(
         recipe.run(
             params,
             state,
-            recipe.make_task(params, split.images, split.labels, device),
+            recipe.make_task(
+                params, split.images, split.labels, device, (held_out.images, held_out.labels)
+            ),
             precision=devices.pick_precision(params.train.precision, device),
             evaluate=monitor,
             save=lambda state: None,
@@ -185,7 +194,7 @@ def _accounted(
         if ended != "FAIL":
             grids.write(state)
         told = {f"constraint_{name}": f"{value:.4g}" for name, value in watch.constraints.items()}
-        figures = dict(watch.figures)
+        figures = {} if ended == "FAIL" else dict(watch.figures)  # it came to nothing
         if ended == "COMPLETE":
             figures["value"] = figures[watch.metric]
         live.close(ended, figures, {**facts, **told})
