@@ -32,7 +32,7 @@ from pipeline.training import recipe  # noqa: E402
 from pipeline.tuning import ledger, objective, search, studies, work  # noqa: E402
 
 MINUTE = 60.0
-IDLE = {"steps": 18, "reports": 9}  # nothing but the reports
+IDLE = {"steps": 90, "reports": 9}  # hardly more than the reports
 BUSY = {"steps": 400, "reports": 9}  # about two seconds of training
 
 
@@ -86,33 +86,31 @@ def overhead(trials: int) -> None:
     objective.Watch.on_eval = told.around(objective.Watch.on_eval)  # type: ignore[method-assign]
     objective.Curves.on_step = told.around(objective.Curves.on_step)  # type: ignore[method-assign]
     work.per_step = told.around(work.per_step)  # it runs the loop to count, not to train
-    marks: list[float] = []  # the overhead so far, at the end of each trial
+    plain = objective._accounted
+    marks: list[float] = []  # the overhead so far, at the end of each trial that ran
 
-    def so_far() -> float:
-        return time.process_time() - loop.seconds + told.seconds
-
-    plain = objective.run
-
-    def run(*arguments: Any, **named: Any) -> float:
+    @contextlib.contextmanager
+    def marked(*arguments: Any) -> Iterator[None]:
         try:
-            return plain(*arguments, **named)
+            with plain(*arguments):
+                yield
         finally:
-            marks.append(so_far())
+            marks.append(time.process_time() - loop.seconds + told.seconds)
 
-    objective.run = run
+    objective._accounted = marked
     values = settings(trials, IDLE)
     with project(values):
-        before = so_far()
+        before = time.process_time()
         search.search(values, workers=1, url="studies.log")
         study = studies.load(studies.open_storage("studies.log"), None)
         used = ledger.used(study.get_trials(deepcopy=False))
     each = [b - a for a, b in itertools.pairwise(marks)]
-    first = marks[0] - before - each[0]
     last = each[-10:]
     mean = sum(each) / len(each)
+    first = marks[0] - before - mean
     print(f"{len(marks)} trials of {used:.1f} trials' work, processor seconds beside the training:")
     print(
-        f"  start-up, once a worker: {imports:.1f} for imports, {first:.1f} before the second trial"
+        f"  start-up, once a worker: {imports:.1f} for imports, {first:.1f} until the first trial"
     )
     print(f"  a trial: {mean:.2f} on average, {sum(last) / len(last):.2f} for the last ten")
     # A pruned trial saves training, not overhead: it is charged to the work of full trials.
