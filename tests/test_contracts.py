@@ -127,6 +127,22 @@ def test_every_head_goes_on_every_discriminator(
     assert torch.equal(verdict.logits, other.logits) == named
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_class_is_part_of_a_logit_and_not_all_of_it(name: str) -> None:
+    """Without spectral normalisation too, at the start."""
+    shape = (2,) if name in POINT_NETWORKS else (32, 32, 3)
+    samples = torch.randn(8, *(shape if len(shape) == 1 else (3, 32, 32))).clamp(-1, 1)
+    _, discriminator = build(
+        name, shape=shape, latent_dim=6, n_classes=5, width=16, spectral_norm=False, seed=0,
+        conditioning="projection",
+    )  # fmt: skip
+    logits = torch.stack(
+        [discriminator(samples, torch.full((8,), label)).detach() for label in range(5)]
+    )
+    features = discriminator.features(samples, None)
+    assert logits.std(dim=0).mean() < 2 * features.square().mean().sqrt()
+
+
 @pytest.mark.parametrize("name", [name for name in IMAGE_NETWORKS if name != "dcgan"])
 @pytest.mark.parametrize("size", [8, 20, 48, 100, 256])
 def test_images_of_any_size_are_made_and_judged(name: str, size: int) -> None:

@@ -141,7 +141,7 @@ class Discriminator(Growing, heads.Discriminator):
         self.head = heads.Head(
             channels[0],
             n_classes=n_classes,
-            norm=heads.normalised(False),
+            norm=equalised.of_head,
             conditioning=conditioning,
             **head,
         )

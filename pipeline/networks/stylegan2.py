@@ -179,7 +179,7 @@ class Discriminator(heads.Discriminator):
         self.head = heads.Head(
             channels[-1],
             n_classes=n_classes,
-            norm=heads.normalised(False),
+            norm=equalised.of_head,
             conditioning=conditioning,
             **head,
         )
