@@ -25,6 +25,7 @@ from pipeline.metrics import (
     intervals,
     kernel,
     memorization,
+    mind,
     modes,
     nearest,
     neighbours,
@@ -82,13 +83,26 @@ def kid(shift: float) -> Case:
     return case
 
 
+def sliced(shift: float) -> Case:
+    def case(rng: np.random.Generator) -> dict[str, Outcome]:
+        fakes, real = rng.normal(shift, 1, (500, 16)), rng.normal(size=(400, 16))
+        interval = mind.interval(fakes, real, seed=seed_of(rng))
+        return {"mind": (mind.mind(fakes, real), *interval, None)}
+
+    return case
+
+
 def of_neighbours(**how: float) -> Case:
     def case(rng: np.random.Generator) -> dict[str, Outcome]:
         real, fakes = clusters(500, rng), clusters(500, rng, **how)
         found = neighbours.precision_recall_intervals(real, fakes, seed=seed_of(rng))
+        of_selves = neighbours.selfnn_interval(fakes, real, seed=seed_of(rng))
         return {
-            name: (found[name], found[f"{name}_ci_low"], found[f"{name}_ci_high"], None)
-            for name in neighbours.FIGURES
+            **{
+                name: (found[name], found[f"{name}_ci_low"], found[f"{name}_ci_high"], None)
+                for name in neighbours.FIGURES
+            },
+            "selfnn_ratio": (neighbours.selfnn_ratio(fakes, real), *of_selves, None),
         }
 
     return case
@@ -124,6 +138,31 @@ def ndb_jsd(**how: float) -> Case:
         )
         interval = modes.jensen_shannon_interval(p, q, 1000, 500)
         return {"ndb_jsd": (modes.jensen_shannon(p, q), *interval, truth)}
+
+    return case
+
+
+def within_var_ratio(narrow: float) -> Case:
+    """Ten classes, one of `narrow` times the variance of the others among the fakes."""
+    centres = 6 * np.random.default_rng(5).normal(size=(N_MODES, INNER))
+
+    def draw(
+        n: int, variances: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        labels = rng.integers(0, N_MODES, n)
+        noise = rng.normal(size=(n, INNER))
+        return centres[labels] + np.sqrt(variances)[labels, None] * noise, labels
+
+    def case(rng: np.random.Generator) -> dict[str, Outcome]:
+        variances = np.ones(N_MODES)
+        reals = draw(1000, variances, rng)
+        variances[3] = narrow
+        fakes = draw(1000, variances, rng)
+        ratio = modes.within_var_ratio(
+            *(modes.within_variances(*side, N_MODES) for side in (fakes, reals))
+        )
+        interval = modes.within_var_interval(fakes, reals, N_MODES, seed=seed_of(rng))
+        return {"within_var_ratio": (ratio, *interval, None)}
 
     return case
 
@@ -182,6 +221,8 @@ CASES: dict[str, Case] = {
     "fd, one better": fd_difference(0.1, 0.15),
     "kid, equal": kid(0.0),
     "kid, shifted": kid(0.15),
+    "mind, equal": sliced(0.0),
+    "mind, shifted": sliced(0.15),
     "k-NN, equal": of_neighbours(),
     "k-NN, narrower": of_neighbours(spread=0.75),
     "k-NN, two modes dropped": of_neighbours(first_mode=2),
@@ -190,6 +231,8 @@ CASES: dict[str, Case] = {
     "labels, one class dropped": label_kl(tilted(0, dropped=1), tilted(0)),
     "bins, equal": ndb_jsd(),
     "bins, narrower": ndb_jsd(spread=0.75),
+    "classes, equally varied": within_var_ratio(1.0),
+    "classes, one narrower": within_var_ratio(0.7),
     "logits": inception_score,
     "no copies": audit(0.0),
     "5% copies": audit(0.05),

@@ -27,6 +27,7 @@ from pipeline import grids
 from pipeline.metrics import frechet
 from pipeline.networks.build import load_generator
 from pipeline.sampling import class_labels, sample_images
+from pipeline.training.devices import pick_precision
 
 CACHE = Path(".cache")
 SAMPLES = 5000
@@ -69,10 +70,13 @@ def train_judge(images: np.ndarray, labels: np.ndarray, seed: int, epochs: int =
     steps = epochs * (len(images) // 128)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
     x, y = torch.from_numpy(images), torch.from_numpy(labels)
+    precision = pick_precision("auto", torch.device("cpu"))
     for epoch in range(epochs):
         for chosen in torch.randperm(len(x))[: len(x) // 128 * 128].view(-1, 128):
             optimizer.zero_grad()
-            F.cross_entropy(judge(x[chosen])[1], y[chosen]).backward()
+            with torch.autocast("cpu", dtype=precision, enabled=precision != torch.float32):
+                loss = F.cross_entropy(judge(x[chosen])[1], y[chosen])
+            loss.backward()
             optimizer.step()
             schedule.step()
         print(f"judge {seed}: epoch {epoch + 1} of {epochs}", flush=True)

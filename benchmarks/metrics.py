@@ -226,34 +226,47 @@ def _megabytes(field: str) -> float:
 
 
 def evaluation_seconds() -> Iterator[dict[str, Any]]:
-    """CPU seconds of each step of an evaluation: 10,000 fakes, as many reals, 10 classes."""
+    """CPU seconds of each step of an evaluation: 10,000 fakes, as many reals, 10 classes.
+
+    The model is conditional, so that the distance per class is among them.
+    """
     import torch
 
-    from pipeline import evaluation, extractor, sampling
+    from pipeline import audit, evaluation, extractor, sampling
+    from pipeline.datasets.prepared import Split
     from pipeline.networks.build import build
 
-    n, n_train, size = 10_000, 50_000, 32
+    n, n_train, size, classes = 10_000, 50_000, 32, 10
     rng = np.random.default_rng(0)
-    patterns = rng.integers(0, 256, (10, size, size, 3))
 
     def images(count: int) -> np.ndarray:
-        noise = rng.normal(0, 60, (count, size, size, 3)).astype(np.float32)
-        return (patterns[rng.integers(10, size=count)] + noise).clip(0, 255).astype(np.uint8)
+        """Noise of all scales, the coarse ones strongest, as photographs have it: how long the
+        search for near copies takes depends on that."""
+        total = np.full((count, size, size, 3), 120, np.float32)
+        for cells, deviation in ((2, 40), (4, 35), (8, 28), (16, 18), (32, 8)):
+            noise = deviation * rng.standard_normal((count, cells, cells, 3), np.float32)
+            total += noise.repeat(size // cells, axis=1).repeat(size // cells, axis=2)
+        return total.clip(0, 255).astype(np.uint8)
+
+    def labels(count: int) -> np.ndarray:
+        return rng.permutation(np.arange(count) % classes)
 
     # Not timed: what the stages before have written. Weights do not change what an extractor costs;
     # this one keeps all of its 128 features, the most that there can be.
     torch.manual_seed(0)
-    judge = extractor.Extractor(image_size=size, channels=3, n_outputs=10).eval()
+    judge = extractor.Extractor(image_size=size, channels=3, n_outputs=classes).eval()
     with torch.inference_mode():
         raw = judge.raw_features(torch.from_numpy(images(500)))
         judge.mean, judge.std = raw.mean(dim=0), raw.std(dim=0)
     judge.to(memory_format=torch.channels_last)  # as `extractor.load` does
-    train, _ = extractor.extract(judge, images(n_train))
-    reals, real_logits = extractor.extract(judge, images(n))
-    shown = images(n)
+    train = Split(images(n_train), labels(n_train))
+    held_out = Split(images(n), labels(n))
+    train_features, _ = extractor.extract(judge, train.images)
+    reals, real_logits = extractor.extract(judge, held_out.images)
+    shown, requested = images(n), labels(n)  # a trained generator's, whose samples are no noise
     generator, _ = build(
-        "dcgan", shape=(size, size, 3), latent_dim=64, n_classes=0, width=32, spectral_norm=True,
-        seed=0,
+        "dcgan", shape=(size, size, 3), latent_dim=64, n_classes=classes, width=32,
+        spectral_norm=True, seed=0,
     )  # fmt: skip
 
     seconds: Figures = {}
@@ -264,19 +277,28 @@ def evaluation_seconds() -> Iterator[dict[str, Any]]:
         seconds[name] = time.process_time() - began
         began = time.process_time()
 
-    sampling.sample_images(generator.eval(), n=n, seed=0)
+    sampling.sample_images(generator.eval(), n=n, seed=0, labels=requested)
     lap("sampling (the default DCGAN)")
     features, logits = extractor.extract(judge, shown)
     lap("features")
-    reference = evaluation.build_reference(reals, real_logits, [n_train // 10] * 10)
+    reference = evaluation.build_reference(reals, real_logits, [n_train // classes] * classes)
     lap("reference")
+    space = evaluation.Space(features, reals, train_features, logits)
     evaluation.evaluate(
-        evaluation.Fakes(features, logits, shown),
+        evaluation.Fakes(features, logits, shown, requested),
         reference,
-        evaluation.Space(features, reals, train, logits),
+        space,
         evaluation.Settings(),
         on_family=lambda name: lap(f"metrics: {name}"),
     )
+    audit.copies(shown, train, held_out, seed=0)
+    lap("copies of 50,000 training images, in pixels, and the controls")
+    assert held_out.labels is not None
+    assert train.labels is not None
+    audit.classes(
+        space, requested, logits.argmax(axis=1), reals=held_out.labels, train=train.labels
+    )
+    lap("distance per class")
     yield {"seconds": seconds, "features": features.shape[1]}
 
 
@@ -436,7 +458,7 @@ def evaluation_section() -> str:
     lines = [
         "## What `evaluate` costs",
         f"{stamp()} 10,000 fakes and 10,000 reals of 32 x 32 x 3 pixels, the domain extractor "
-        f"({run['features']} features), 200 resamples; one core. CAS is not included.",
+        f"({run['features']} features), 200 resamples; one core. CAS, a training, is not included.",
         "",
         "| step | CPU s |",
         "| --- | --- |",

@@ -58,6 +58,7 @@ NOT_SEARCHED = {
     "train.device": "it decides where a trial runs, not what it finds",
     "train.deterministic": "it decides where a trial runs, not what it finds",
     "train.on_collapse": "tune.pruner says what becomes of a collapsed trial",
+    "train.max_rollbacks": "tune.pruner says what becomes of a collapsed trial",
 }
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -269,7 +270,10 @@ class Train(Section):
     instance_noise: Annotated[float, Field(ge=0)] = Field(
         description="Deviation of the noise on all that D sees, at the start; it falls to zero."
     )
-    balance: Literal["fixed"] = Field(description="fixed: d_steps and g_steps as given.")
+    balance: Literal["fixed", "adaptive"] = Field(
+        description="fixed: d_steps, g_steps and rates as given. adaptive: moved, in bounds, by "
+        "D's accuracy and its gap on held-out reals."
+    )
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
         description="Decay of G's moving average per generator update."
     )
@@ -287,7 +291,13 @@ class Train(Section):
     eval_every: Count = Field(description="Generator updates between two looks at the samples.")
     eval_samples: Annotated[int, Field(ge=100)] = Field(description="Fakes per look.")
     log_every: Count = Field(description="Generator updates per point of the curves.")
-    on_collapse: Literal["log"] = Field(description="log: the signals are recorded and shown.")
+    on_collapse: Literal["log", "stop", "rollback"] = Field(
+        description="What a collapse does beside telling. stop: end the training. rollback: go "
+        "back to the last healthy look, with another ratio and other rates; after NaN or inf too."
+    )
+    max_rollbacks: Count = Field(
+        description="After so many a collapse is only told, and NaN or inf ends the training."
+    )
 
 
 class Evaluate(Section):

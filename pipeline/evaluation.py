@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.errors import UserError
 from pipeline.metrics import bins, frechet, kernel, mind, mixture, modes, neighbours, scores
+from pipeline.metrics.intervals import wilson
 
 NDB_BINS = 100
 # Groups that stand in for classes where there are no labels.
@@ -247,6 +248,7 @@ def _frechet(
     rng = np.random.default_rng(settings.seed)
     n = min(len(space.fakes), len(space.train))
     chosen = rng.choice(len(space.train), n, replace=False)
+    of_train = space.train[chosen]
     distance = space.distance(space.fakes, space.reals)
     low, high = frechet.interval(
         space.fakes, space.reals, resamples=settings.bootstraps, seed=settings.seed
@@ -254,12 +256,16 @@ def _frechet(
     if space.key == "fid" or not knows_bias:
         half = (high - low) / 2
         low, high = distance - half, distance + half
+    mind_low, mind_high = mind.interval(space.fakes, space.reals, seed=settings.seed)
     result = {
         space.key: distance,
-        f"{space.key}_floor": space.distance(space.train[chosen], space.reals),
+        f"{space.key}_floor": space.distance(of_train, space.reals),
         f"{space.key}_ci_low": low,
         f"{space.key}_ci_high": high,
         "mind": mind.mind(space.fakes, space.reals, seed=settings.seed),
+        "mind_floor": mind.mind(of_train, space.reals, seed=settings.seed),
+        "mind_ci_low": mind_low,
+        "mind_ci_high": mind_high,
     }
     if knows_bias:
         result[f"{space.key}_inf"] = frechet.infinity(space.fakes, space.reals, seed=settings.seed)
@@ -289,11 +295,26 @@ def _modes(
     fakes: Fakes, reference: Reference, space: Space, settings: Settings
 ) -> dict[str, float]:
     groups = reference.groups_of(fakes.features, fakes.logits)
-    kl_low, kl_high = modes.label_kl_interval(groups, reference.frequencies, seed=settings.seed)
+    ndb_bins = bins.assign(fakes.features, reference.ndb_centres)
+    ndb = modes.frequencies(ndb_bins, len(reference.ndb_centres))
+    numbers = len(groups), len(reference.groups)
+    seed = settings.seed
+    intervals = {
+        "label_kl": modes.label_kl_interval(groups, reference.frequencies, seed=seed),
+        "ndb_jsd": modes.jensen_shannon_interval(
+            ndb, reference.ndb_frequencies, *numbers, seed=seed
+        ),
+        "selfnn_ratio": neighbours.selfnn_interval(fakes.features, reference.features, seed=seed),
+        "within_var_ratio": modes.within_var_interval(
+            (fakes.features, groups),
+            (reference.features, reference.groups),
+            len(reference.frequencies),
+            seed=seed,
+        ),
+    }
     return {
         **_collapse(fakes.features, fakes.logits, reference),
-        "label_kl_ci_low": kl_low,
-        "label_kl_ci_high": kl_high,
+        **_ends(intervals),
         "label_kl_floor": modes.label_kl_floor(len(reference.frequencies), len(fakes.features)),
         "modes": modes.modes(groups),
         "n_groups": len(reference.frequencies),
@@ -304,7 +325,26 @@ def _modes(
 def _benchmark(
     fakes: Fakes, reference: Reference, space: Space, settings: Settings
 ) -> dict[str, float]:
-    return _of_benchmark(fakes.features, fakes.logits, reference)
+    result = _of_benchmark(fakes.features, fakes.logits, reference)
+    if reference.benchmark is None:
+        return result
+    groups, counted = reference.benchmark.found(fakes.features, fakes.logits)
+    n_modes = len(reference.frequencies)
+    intervals = {
+        "reverse_kl": mixture.reverse_kl_interval(groups[counted], n_modes, seed=settings.seed)
+    }
+    if "hq" in result:
+        intervals["hq"] = wilson(counted.sum(), len(counted))
+    return {**result, **_ends(intervals)}
+
+
+def _ends(intervals: dict[str, tuple[float, float]]) -> dict[str, float]:
+    """Intervals by their figures, as *_ci_low and *_ci_high."""
+    return {
+        f"{name}_ci_{end}": value
+        for name, interval in intervals.items()
+        for end, value in zip(("low", "high"), interval, strict=True)
+    }
 
 
 def _of_benchmark(
@@ -342,6 +382,7 @@ def _classifier(
         if fakes.requested is not None:
             hits = fakes.logits.argmax(axis=1) == fakes.requested
             result["label_accuracy"] = float(hits.mean())
+            result |= _ends({"label_accuracy": wilson(hits.sum(), len(hits))})
     return result
 
 

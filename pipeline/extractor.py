@@ -299,8 +299,12 @@ def extract(
     *,
     batch_size: int = 500,
     device: str | torch.device = "cpu",
+    on_batch: Callable[[int], None] = lambda n: None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Features (N, d) and logits (N, K), float32, of uint8 images (N, H, W, C) or points (N, 2)."""
+    """Features (N, d) and logits (N, K), float32, of uint8 images (N, H, W, C) or points (N, 2).
+
+    `on_batch` hears how many images of each batch are done.
+    """
     extractor.to(device).eval()
     features = np.empty((len(images), extractor.n_features), np.float32)
     logits = np.empty((len(images), extractor.n_outputs), np.float32)
@@ -309,6 +313,7 @@ def extract(
             f, z = extractor(_tensor(images[i : i + batch_size], device))
             features[i : i + batch_size] = f.cpu().numpy()
             logits[i : i + batch_size] = z.cpu().numpy()
+            on_batch(len(f))
     return features, logits
 
 

@@ -18,7 +18,14 @@ from pipeline.errors import ConfigError
 
 DEFAULT = "default"
 RECIPE = ("model", "loss", "train")  # sections that a preset sets as a whole, but for
-KEPT = ("device", "deterministic", "checkpoint_every", "log_every", "on_collapse")
+KEPT = (
+    "device",
+    "deterministic",
+    "checkpoint_every",
+    "log_every",
+    "on_collapse",
+    "max_rollbacks",
+)
 
 
 def names(folder: Path = paths.PRESETS) -> dict[str, str]:

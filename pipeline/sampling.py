@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -46,13 +48,18 @@ def generate(
     *,
     batch_size: int = 500,
     truncation: float = 1.0,
+    on_batch: Callable[[int], None] = lambda n: None,
 ) -> np.ndarray:
-    """Images uint8 (N, H, W, C), or points (N, D), of the given latent vectors and classes."""
+    """Images uint8 (N, H, W, C), or points (N, D), of the given latent vectors and classes.
+
+    `on_batch` hears how many samples of each batch are done.
+    """
     parts = []
     for start in range(0, len(vectors), batch_size):
         piece = slice(start, start + batch_size)
         classes = None if labels is None else labels[piece]
         parts.append(as_stored(draw(generator, vectors[piece], classes, truncation=truncation)))
+        on_batch(len(parts[-1]))
     return np.concatenate(parts)
 
 
@@ -86,11 +93,17 @@ def sample_images(
     batch_size: int = 500,
     device: str | torch.device = "cpu",
     truncation: float = 1.0,
+    on_batch: Callable[[int], None] = lambda n: None,
 ) -> np.ndarray:
     """`n` images uint8 (n, H, W, C), or points (n, D), of the seed's latent vectors."""
     vectors = latents(n, generator.latent_dim, seed)  # type: ignore[arg-type]
     return generate(
-        generator.to(device), vectors, labels, batch_size=batch_size, truncation=truncation
+        generator.to(device),
+        vectors,
+        labels,
+        batch_size=batch_size,
+        truncation=truncation,
+        on_batch=on_batch,
     )
 
 

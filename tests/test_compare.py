@@ -172,7 +172,7 @@ def test_figures_alone_are_compared_unpaired_and_labelled_so(
     assert {shown[key].how for key in ("fd", "kid", "recall")} == {"unpaired"}
     assert shown["modes"].how == ""
     assert shown["fd"].better == "A"
-    assert shown["selfnn_ratio"].meaning == "no interval"
+    assert shown["confidence"].meaning == "no interval"
     fd = compare.compare(good, noisy).figures[0]
     assert shown["fd"].high - shown["fd"].low > fd.high - fd.low
 

@@ -112,6 +112,12 @@ def test_batches_give_what_the_whole_gives(trained, data):
     np.testing.assert_allclose(whole, pieces, atol=1e-4)
 
 
+def test_extraction_tells_its_progress(trained, data):
+    heard = []
+    extractor.extract(trained, data[0][:7], batch_size=3, on_batch=heard.append)
+    assert heard == [3, 3, 1]
+
+
 @pytest.mark.parametrize(
     ("size", "channels"), [(8, 1), (16, 3), (28, 1), (32, 3), (100, 3), (256, 1)]
 )

@@ -39,6 +39,12 @@ def test_batch_size_changes_nothing_that_can_be_seen() -> None:
     assert np.abs(whole.astype(int) - parts.astype(int)).max() <= 1
 
 
+def test_progress_hears_of_every_batch() -> None:
+    heard: list[int] = []
+    sample_images(generator(0), n=7, seed=0, batch_size=3, on_batch=heard.append)
+    assert heard == [3, 3, 1]
+
+
 def test_a_longer_draw_begins_with_the_shorter_one() -> None:
     short = sample_images(generator(0), n=3, seed=0)
     long = sample_images(generator(0), n=6, seed=0)

@@ -12,13 +12,13 @@ import functools
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline import files
+from pipeline import files, progress
 from pipeline.datasets import duplicates, images, splits
 from pipeline.datasets.decoding import Rows, decode_all
 from pipeline.datasets.records import SPLITS, Source
@@ -27,6 +27,7 @@ from pipeline.errors import UserError
 log = logging.getLogger(__name__)
 
 _SHOWN = 10  # refused files in the message; all of them are in the file
+WRITTEN_AT_ONCE = 1000  # images between two moves of the progress bar
 
 
 def prepare(
@@ -76,10 +77,11 @@ def prepare(
         )
         _check_splits(parts, labels, class_names)
         repeats = duplicates.find(rows.digests, parts)
-        written = {
-            split: _write_split(folder, split, part, raw, shape, labels, class_names)
-            for split, part in parts.items()
-        }
+        with progress.bar("write splits, images", len(rows.names)) as advance:
+            written = {
+                split: _write_split(folder, split, part, raw, shape, labels, class_names, advance)
+                for split, part in parts.items()
+            }
         raw.unlink()
         _write_csv(folder / "refused.csv", ("file", "reason"), rows.refused)
         _write_csv(
@@ -188,6 +190,7 @@ def _write_split(
     shape: tuple[int, ...],
     labels: np.ndarray | None,
     class_names: list[str] | None,
+    advance: Callable[..., None],
 ) -> dict[str, Any]:
     """Copy `rows` of `raw` to {split}.npy, write the labels, and return the manifest's entry."""
     image_bytes = int(np.prod(shape))
@@ -195,11 +198,14 @@ def _write_split(
     header = {"descr": "|u1", "fortran_order": False, "shape": (len(rows), *shape)}
     with raw.open("rb") as pixels, (folder / f"{split}.npy").open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
-        for row in rows.tolist():
-            pixels.seek(row * image_bytes)
-            image = pixels.read(image_bytes)
-            digest.update(image)
-            file.write(image)
+        for i in range(0, len(rows), WRITTEN_AT_ONCE):
+            some = rows[i : i + WRITTEN_AT_ONCE].tolist()
+            for row in some:
+                pixels.seek(row * image_bytes)
+                image = pixels.read(image_bytes)
+                digest.update(image)
+                file.write(image)
+            advance(len(some), note=split)
     entry: dict[str, Any] = {
         "n": len(rows),
         "sha256": digest.hexdigest(),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 # Rows of a kernel matrix that stay in a core's cache between the passes over them.
-BLOCK = 64
+BLOCK = 32
 
 
 def kid(
@@ -48,29 +48,39 @@ def kid_se(a: np.ndarray, b: np.ndarray, *, blocks: int = 10) -> float:
 
 
 def mmd2(a: np.ndarray, b: np.ndarray) -> float:
-    """Unbiased squared maximum mean discrepancy under the kernel (x.y / d + 1)^3."""
-    n, m = len(a), len(b)
+    """Unbiased squared maximum mean discrepancy under the kernel (x.y / d + 1)^3.
+
+    With s = x.y / d the kernel is 1 + 3 s + 3 s² + s³. The ones cancel, and the sum of s over all
+    pairs is the product of two sums of rows: what is left to sum is smaller than the kernel and
+    loses fewer digits in float32.
+    """
     scale = 1 / np.sqrt(a.shape[1]).astype(a.dtype)
     a, b = a * scale, b * scale
-    # Of a product with itself BLAS computes one half only.
-    within_a, within_b, across = a @ a.T, b @ b.T, a @ b.T
-    for products in (within_a, within_b):
-        np.fill_diagonal(products, -1)  # has a kernel of 0: a point with itself does not count
-    return (
-        _kernel_sum(within_a) / (n * (n - 1))
-        + _kernel_sum(within_b) / (m * (m - 1))
-        - 2 * _kernel_sum(across) / (n * m)
-    )
+    return _mean_within(a) + _mean_within(b) - 2 * _mean_across(a, b)
 
 
-def _kernel_sum(products: np.ndarray) -> float:
-    """Sum of (x.y / d + 1)^3 of all products (n, m) of scaled rows, which it overwrites."""
+def _mean_within(x: np.ndarray) -> float:
+    """Mean of the kernel, less 1, over all pairs of different scaled rows (N, d)."""
+    n = len(x)
+    products = x @ x.T  # of a product with itself BLAS computes one half only
+    total = x.sum(axis=0, dtype=np.float64)
+    linear = float(total @ total) - products.trace(dtype=np.float64)
+    np.fill_diagonal(products, 0)
+    return (3 * linear + _higher(products)) / (n * (n - 1))
+
+
+def _mean_across(x: np.ndarray, y: np.ndarray) -> float:
+    """Mean of the kernel, less 1, over all pairs of scaled rows (N, d) and (M, d)."""
+    linear = x.sum(axis=0, dtype=np.float64) @ y.sum(axis=0, dtype=np.float64)
+    return (3 * float(linear) + _higher(x @ y.T)) / (len(x) * len(y))
+
+
+def _higher(products: np.ndarray) -> float:
+    """Sum of 3 s² + s³ over all products (N, M)."""
     total = 0.0
+    squares = np.empty(BLOCK * products.shape[1], products.dtype)
     for i in range(0, len(products), BLOCK):
-        base = products[i : i + BLOCK]
-        base += 1
-        # A product is ten times as fast as numpy's power.
-        cubes = base * base
-        cubes *= base
-        total += cubes.sum(dtype=np.float64)
-    return float(total)
+        s = products[i : i + BLOCK].ravel()
+        square = np.multiply(s, s, out=squares[: len(s)])
+        total += 3 * float(s @ s) + float(square @ s)
+    return total

@@ -36,6 +36,13 @@ def reverse_kl(labels: np.ndarray, n_modes: int) -> float:
     return modes.label_kl(labels, np.full(n_modes, 1 / n_modes))
 
 
+def reverse_kl_interval(labels: np.ndarray, n_modes: int, *, seed: int = 0) -> tuple[float, float]:
+    """Low and high end of an interval for `reverse_kl` of infinitely many samples, 95% or more."""
+    if not len(labels):
+        return 0.0, math.log(n_modes)
+    return modes.label_kl_interval(labels, np.full(n_modes, 1 / n_modes), seed=seed)
+
+
 def reverse_kl_floor(n_modes: int, n: int) -> float:
     """What `reverse_kl` is on average for `n` samples of a perfect sampler, (K - 1) / 2N."""
     return modes.label_kl_floor(n_modes, max(n, 1))

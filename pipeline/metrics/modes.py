@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.metrics.intervals import reflected
+from pipeline.metrics.intervals import Z, reflected
 
 # A class with fewer samples says nothing about its spread.
 FEWEST = 5
@@ -72,6 +72,55 @@ def within_var_ratio(fake_variances: np.ndarray, real_variances: np.ndarray) -> 
     """
     ratios = fake_variances / real_variances
     return float(np.nanmin(ratios)) if np.isfinite(ratios).any() else 0.0
+
+
+def within_var_interval(
+    fakes: tuple[np.ndarray, np.ndarray],
+    reals: tuple[np.ndarray, np.ndarray],
+    n_classes: int,
+    *,
+    resamples: int = 200,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Low and high end of a 95% interval around `within_var_ratio`, of features (N, d) and labels
+    (N,) on each side.
+
+    It is for the figure's mean over redraws of both sides at these numbers: the least of several
+    ratios is below the least true one, the more the fewer images a class has. Of fewer than some
+    hundred images a class it holds less often.
+    """
+    rng = np.random.default_rng(seed)
+    boot = [_resampled_variances(*side, n_classes, resamples, rng) for side in (fakes, reals)]
+    figures = [within_variances(*side, n_classes) for side in (fakes, reals)]
+    ratios = np.array([within_var_ratio(a, b) for a, b in zip(*boot, strict=True)])
+    figure = within_var_ratio(*figures)
+    if ratios.min() <= 0:  # a class without any variety, or none large enough
+        return 0.0, figure
+    factor = float(np.exp(Z * np.std(np.log(ratios), ddof=1)))  # variances err by factors
+    return figure / factor, figure * factor
+
+
+def _resampled_variances(
+    features: np.ndarray,
+    labels: np.ndarray,
+    n_classes: int,
+    resamples: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """`within_variances` (resamples, K) of resampled rows, each class around its whole's mean."""
+    squares, known = np.zeros(len(labels)), np.zeros(n_classes, bool)
+    for label in np.flatnonzero(np.bincount(labels, minlength=n_classes) >= FEWEST):
+        own = features[labels == label].astype(np.float64)
+        unbiased = len(own) / (len(own) - 1)
+        squares[labels == label] = unbiased * ((own - own.mean(axis=0)) ** 2).sum(axis=1)
+        known[label] = True
+    result = np.empty((resamples, n_classes))
+    for i in range(resamples):
+        counts = rng.multinomial(len(labels), np.full(len(labels), 1 / len(labels)))
+        n = np.bincount(labels, weights=counts, minlength=n_classes)
+        sums = np.bincount(labels, weights=counts * squares, minlength=n_classes)
+        result[i] = np.divide(sums, n, out=np.full(n_classes, np.nan), where=known & (n > 0))
+    return result
 
 
 def jensen_shannon(p: np.ndarray, q: np.ndarray) -> float:

@@ -107,6 +107,24 @@ def selfnn_ratio(fake: np.ndarray, real: np.ndarray) -> float:
     return float(of_fakes / max(of_reals, np.finfo(np.float32).tiny))
 
 
+def selfnn_interval(fake: np.ndarray, real: np.ndarray, *, seed: int = 0) -> tuple[float, float]:
+    """Low and high end of a 95% interval around `selfnn_ratio`, by the same halves as the others.
+
+    Of features (N, d), (M, d) with N and M of 8 or more.
+    """
+    n = min(len(fake), len(real))
+    size = min(n // 2, HALF)
+    rng = np.random.default_rng(seed)
+    squares = []
+    for _ in range(SPLITS):
+        fakes, reals = (rng.permutation(n)[: 2 * size].reshape(2, size) for _ in range(2))
+        first, second = (selfnn_ratio(fake[fakes[i]], real[reals[i]]) for i in range(2))
+        squares.append((first - second) ** 2)
+    figure = selfnn_ratio(fake, real)
+    half = STUDENT * float(np.sqrt(size / n * np.mean(squares) / 2))
+    return max(figure - half, 0.0), figure + half
+
+
 def dup_rate(images: np.ndarray) -> float:
     """Share of images, uint8 (N, ...), that repeat an earlier one exactly."""
     digests = {hashlib.blake2b(x.tobytes(), digest_size=16).digest() for x in images}

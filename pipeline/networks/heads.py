@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -84,6 +85,33 @@ class Discriminator(nn.Module):
         return self.judge(samples, labels).logits
 
 
+class OfVectors(Discriminator):
+    """A discriminator that sees its samples as vectors, the class beside them where asked for.
+
+    A network makes its `body`, of rows (N, D + `n_beside`), with `norm` on each layer, then calls
+    `judged_by` with the number of features that come out. Its own `vectors` makes rows of samples.
+    """
+
+    body: nn.Module
+
+    def __init__(
+        self, *, n_classes: int, spectral_norm: bool, conditioning: str = "concat", **head: Any
+    ) -> None:
+        super().__init__()
+        self.norm = normalised(spectral_norm)
+        self.n_beside = n_classes if conditioning == "concat" else 0
+        self.making = {"n_classes": n_classes, "conditioning": conditioning, **head}
+
+    def judged_by(self, n_features: int) -> None:
+        self.head = Head(n_features, norm=self.norm, **self.making)
+
+    def vectors(self, samples: Tensor) -> Tensor:
+        return samples.flatten(1)
+
+    def features(self, samples: Tensor, labels: Tensor | None) -> Tensor:
+        return self.body(one_hot_beside(self.vectors(samples), labels, self.n_beside))
+
+
 class ClassPlane(nn.Module):
     """Images (N, C, S, S) and classes (N,) -> (N, C + 1, S, S): a learnt picture of the class."""
 
@@ -103,6 +131,19 @@ def one_hot_beside(vectors: Tensor, labels: Tensor | None, n_classes: int) -> Te
         return vectors
     assert labels is not None
     return torch.cat([vectors, F.one_hot(labels, n_classes).to(vectors.dtype)], dim=1)
+
+
+def plane_beside(n_classes: int, conditioning: str, image_size: int) -> ClassPlane | None:
+    """The picture of the class beside images where D learns of it so, else None."""
+    return ClassPlane(n_classes, image_size) if n_classes and conditioning == "concat" else None
+
+
+def normal_weights(module: nn.Module) -> None:
+    """N(0, 0.02), as in DCGAN's paper, for what spectral normalisation does not rescale anyway."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        nn.init.normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 def normalised(spectral_norm: bool) -> Callable[[nn.Module], nn.Module]:

@@ -13,7 +13,7 @@ from pipeline import files, paths
 from pipeline.datasets import prepared
 from pipeline.evaluated import PER_CLASS
 from pipeline.metrics.per_class import ClassFigures
-from pipeline.tracking.deliver import PROTOCOL, read_history
+from pipeline.tracking.deliver import EVENTS, PROTOCOL, read_history
 from pipeline.tracking.record import RunRecord
 
 
@@ -24,7 +24,7 @@ class Outs:
     `history` maps each column to float64 (rows,), NaN where the cell is empty. `features` (N, d),
     `logits` (N, K) and `labels` (N,), the classes asked for or None, are those of the evaluated
     samples; `train_features` and `test_features` of the reals, memory-mapped. `per_class` is empty
-    where the model is not conditional.
+    where the model is not conditional. `events` (step, kind, text) are what the training told.
     """
 
     data: prepared.Prepared
@@ -41,6 +41,7 @@ class Outs:
     per_class: list[ClassFigures]
     train_features: np.ndarray
     test_features: np.ndarray
+    events: list[dict[str, str]]
 
     @property
     def checkpoint(self) -> str:
@@ -78,6 +79,7 @@ def load(root: Path = Path()) -> Outs:
         per_class=read_per_class(root / paths.EVALUATION_REPORT / PER_CLASS),
         train_features=np.load(root / paths.FEATURES / "train.npy", mmap_mode="r"),
         test_features=np.load(root / paths.FEATURES / "test.npy", mmap_mode="r"),
+        events=_rows(root / paths.TRAIN_REPORT / EVENTS),
     )
 
 
@@ -97,6 +99,14 @@ def read_per_class(path: Path) -> list[ClassFigures]:
             )
             for row in csv.DictReader(file)
         ]
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file; none where there is no such file."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def _columns(path: Path) -> dict[str, np.ndarray]:

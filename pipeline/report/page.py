@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from string import Template
 
-from pipeline.report import panels, summary
+from pipeline.report import panels
 from pipeline.report.outs import Outs
 from pipeline.report.samples import Sampler
 
@@ -34,6 +34,6 @@ def build(
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         eval_key=outs.evaluation.key,
         title=escape(f"{outs.data.name}: {outs.training.name}"),
-        description=escape(summary.sentence(outs.metrics, panels.presence(outs))),
+        description=escape(panels.sentence(outs)),
         body=panels.join(body),
     )

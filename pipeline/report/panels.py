@@ -23,18 +23,25 @@ EVEN = 0.02  # shares that differ by less are equal to the eye
 
 
 def lead(outs: Outs) -> str:
-    """The sentence that says what came out, and the alarms."""
-    told = summary.sentence(outs.metrics, presence(outs))
+    """The sentence that says what came out, an alarm of the training before it, and the alarms."""
+    told = sentence(outs)
     found = summary.alarms(outs.metrics)
     if found:
         items = "".join(f"<li>{markup.escape(line)}</li>" for line in found)
         box = f'<div class="box alarm" role="alert"><strong>Alarm</strong><ul>{items}</ul></div>'
     else:
+        where = " in the evaluation" if summary.alarm(outs.events) else ""
         box = (
-            '<p class="box calm">No alarm: the controls passed, and no signal of mode collapse '
-            "is beyond its threshold.</p>"
+            f'<p class="box calm">No alarm{where}: the controls passed, and no signal of mode '
+            "collapse is beyond its threshold.</p>"
         )
     return f'<p class="lead">{markup.escape(told)}</p>{box}'
+
+
+def sentence(outs: Outs) -> str:
+    """What came out; where the training's alarm sounded, that first."""
+    told = summary.sentence(outs.metrics, presence(outs))
+    return f"{summary.alarm(outs.events)} {told}".strip()
 
 
 def presence(outs: Outs) -> str:
@@ -223,7 +230,7 @@ def curves(outs: Outs) -> str:
             if "fd_floor" in outs.metrics:  # that of a fid is in another space
                 lines = {"floor on test": outs.metrics["fd_floor"]}
             mark = _best(outs)
-        svg = plots.draw(chart, outs.history, lines=lines, mark=mark)
+        svg = plots.draw(chart, outs.history, lines=lines, mark=mark, alarms=_alarms(outs))
         if svg is not None:
             names = " and ".join(chart.columns.values())
             alt = f"{chart.title} over kimg: {names}"
@@ -231,6 +238,14 @@ def curves(outs: Outs) -> str:
     if not drawn:
         return ""
     return markup.section("Training", f'<div class="charts">{"".join(drawn)}</div>')
+
+
+def _alarms(outs: Outs) -> list[float]:
+    """Where, in kimg, the training's alarm sounded."""
+    steps = [int(event["step"]) for event in outs.events if event["kind"] == "alarm"]
+    steps += [int(event["step"]) for event in outs.events if event["kind"] == "not_finite"]
+    kimg = np.interp(steps, outs.history["step"], outs.history["kimg"])
+    return sorted(kimg.tolist())
 
 
 def classes(outs: Outs) -> str:
@@ -339,7 +354,7 @@ def _beside_nearest(
         reals = samples.fit(np.stack([images[k] for k in found[i]]))
         tiles = [_tile(fake, "sample", title, "fake")]
         tiles += [
-            _tile(real, "training image", f"{d:.3g}\n{d / scale:.2f}{TIMES}", "")
+            _tile(real, "training image", f"{number(float(d))}\n{d / scale:.2f}{TIMES}", "")
             for real, d in zip(reals, distances[i], strict=True)
         ]
         cards.append(f'<div class="card">{"".join(tiles)}</div>')

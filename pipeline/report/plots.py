@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.
 BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#6b7280"
+RED = "#b00020"  # of alarms
 POINTS = 400  # a longer curve is averaged to so many
 MOST_BARS = 200  # more are drawn as a line
 
@@ -61,10 +63,12 @@ def draw(
     *,
     lines: dict[str, float] | None = None,
     mark: tuple[float, float, str] | None = None,
+    alarms: Sequence[float] = (),
 ) -> str | None:
     """`chart` as SVG; None where the history has none of its columns.
 
-    `lines` are further horizontal lines, `mark` one point: kimg, value, name.
+    `lines` are further horizontal lines, `mark` one point: kimg, value, name; `alarms` are the kimg
+    at which each curve gets a mark.
     """
     import matplotlib
 
@@ -77,6 +81,10 @@ def draw(
             x, y = thinned(history["kimg"], history[column])
             sparse = len(x) <= 40
             axes.plot(x, y, color=colour, label=name, marker="o" if sparse else None, markersize=3)
+            at = np.interp(alarms, x, y)
+            axes.plot(alarms, at, "X", color=RED, markersize=8, ls="none", zorder=3)
+        if alarms:
+            axes.plot([], [], "X", color=RED, markersize=8, ls="none", label="collapse alarm")
         for name, value in {**chart.lines, **(lines or {})}.items():
             alarm = name.startswith("alarm")
             axes.axhline(value, color=ORANGE if alarm else GREY, ls="--", lw=1.1, label=name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,6 +72,29 @@ def sentence(metrics: dict[str, float], presence: str) -> str:
         f"{number(value / floor, 2)} times the floor of {number(floor, 2)} that real images reach; "
         f"{presence}."
     )
+
+
+def alarm(events: Sequence[Mapping[str, str]]) -> str:
+    """What the training's alarm came to, as a sentence; empty where it never sounded.
+
+    `events` are those of events.csv: step, kind and text.
+    """
+    sounded = [event for event in events if event["kind"] in ("alarm", "not_finite")]
+    if not sounded:
+        return ""
+    step, text = int(sounded[0]["step"]), sounded[0]["text"].removeprefix("collapse: ")
+    what = "The collapse alarm sounded" if sounded[0]["kind"] == "alarm" else "Training failed"
+    told = f"{what} at step {step:,} ({text})"
+    if len(sounded) > 1:
+        told += f", {len(sounded)} times in all"
+    kinds = [event["kind"] for event in events if event["kind"] != "balance"]
+    rollbacks = kinds.count("rollback")
+    if rollbacks:
+        told += f"; the training was taken back {rollbacks} time{'s' if rollbacks > 1 else ''}"
+    if kinds[-1] == "stop":
+        return f"{told}; the training was stopped there."
+    quiet = kinds[-1] in ("clear", "rollback")
+    return f"{told}; {'it has been silent since' if quiet else 'it sounded to the end'}."
 
 
 def presence(
@@ -153,18 +177,21 @@ MEANINGS = [
             "95%, with the bias of a finite sample taken off, so it may lie below the value.",
             low="fd_ci_low", high="fd_ci_high", reals="fd_floor"),
     Meaning("fd_inf", "fd extrapolated to infinitely many images: information only.", ideal="0"),
-    Meaning("hq", "Share of samples within three deviations of the nearest mode.",
-            ideal="0.989"),
+    Meaning("hq", "Share of samples within three deviations of the nearest mode. Interval: 95%.",
+            low="hq_ci_low", high="hq_ci_high", ideal="0.989"),
     Meaning("reverse_kl", "KL of the modes' histogram against the uniform one, over the samples "
-            "that count (of points those of high quality).", reals="reverse_kl_floor"),
+            "that count (of points those of high quality). Interval: 95%, with the bias of a "
+            "finite sample taken off.", low="reverse_kl_ci_low", high="reverse_kl_ci_high",
+            reals="reverse_kl_floor"),
     Meaning("fid", "Fréchet Inception distance; lower is better, and lower with more images. "
             "Interval: 95%, at these numbers of images.",
             low="fid_ci_low", high="fid_ci_high", reals="fid_floor"),
     Meaning("fid_inf", "fid extrapolated to infinitely many images: information only.", ideal="0"),
     Meaning("kid", "Kernel distance; unbiased, so reals come to 0. Interval: one standard error.",
             spread="kid_se", ideal="0"),
-    Meaning("mind", "Sliced Wasserstein distance: it sees more than means and covariances.",
-            ideal="→ 0"),
+    Meaning("mind", "Sliced Wasserstein distance: it sees more than means and covariances. "
+            "Interval: 95%, at these numbers of images.",
+            low="mind_ci_low", high="mind_ci_high", reals="mind_floor"),
     Meaning("precision", "Share of samples that lie among the reals: quality. Interval: 95%.",
             low="precision_ci_low", high="precision_ci_high", ideal="→ 1"),
     Meaning("recall", "Share of reals that lie among the samples: variety. Interval: 95%.",
@@ -179,20 +206,28 @@ MEANINGS = [
     Meaning("modes", "Classes, or groups of similar images, with at least one sample; of points "
             "with one of high quality."),
     Meaning("ndb_jsd", "How unevenly the samples fill the regions that reals fill; alarm above "
-            "0.05.", ideal="0"),
+            "0.05. Interval: 95%, with the bias of a finite sample taken off.",
+            low="ndb_jsd_ci_low", high="ndb_jsd_ci_high", ideal="0"),
     Meaning("selfnn_ratio", "Distance from a sample to its nearest sample, over that among reals; "
-            "alarm below 0.5.", ideal="1"),
-    Meaning("within_var_ratio", "Variety within the least varied class, over that of reals.",
-            ideal="1"),
+            "alarm below 0.5. Interval: 95%.",
+            low="selfnn_ratio_ci_low", high="selfnn_ratio_ci_high", ideal="1"),
+    Meaning("within_var_ratio", "Variety within the least varied class, over that of reals: the "
+            "least of several, so below 1 by chance. Interval: 95%, at these numbers of images.",
+            low="within_var_ratio_ci_low", high="within_var_ratio_ci_high", ideal="→ 1"),
     Meaning("dup_rate", "Share of samples that repeat another one exactly.", ideal="0"),
     Meaning("confidence", "Mean certainty of the extractor about a sample's class.",
             reals="confidence_real"),
-    Meaning("label_accuracy", "Share of samples told to be of the class that was asked for.",
-            ideal="→ 1"),
+    Meaning("label_accuracy", "Share of samples told to be of the class that was asked for. "
+            "Interval: 95%.",
+            low="label_accuracy_ci_low", high="label_accuracy_ci_high", ideal="→ 1"),
     Meaning("fd_per_class", "Distance within each class, the mean over classes.",
             reals="fd_per_class_floor"),
     Meaning("fd_worst_class", "Distance of the class farthest above its floor.",
             reals="fd_worst_class_floor"),
+    Meaning("fid_per_class", "Inception distance within each class, the mean over classes.",
+            reals="fid_per_class_floor"),
+    Meaning("fid_worst_class", "Inception distance of the class farthest above its floor.",
+            reals="fid_worst_class_floor"),
     Meaning("worst_class", "Which class that is, counted from 0."),
     Meaning("cas", "Accuracy on test images of a classifier that learnt from samples only; beside "
             "it, of one that learnt from the training images. Interval: 95%.",

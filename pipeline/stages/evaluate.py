@@ -54,7 +54,7 @@ def main() -> None:
         train_key=trained["train_key"],
     )
 
-    with bar("samples, steps", 2) as advance:
+    with bar("sample, images", n) as advance:
         images = sample_images(
             generator,
             n=n,
@@ -62,12 +62,12 @@ def main() -> None:
             labels=labels,
             batch_size=config.batch_size,
             device=device,
+            on_batch=advance,
         )
-        advance(note="sampled")
+    with bar("extract, images", n) as advance:
         features, logits = extractor.extract(
-            judge, images, batch_size=config.batch_size, device=device
+            judge, images, batch_size=config.batch_size, device=device, on_batch=advance
         )
-        advance(note="features")
     reference = evaluation.build_reference(
         np.load(paths.FEATURES / "test.npy"),
         np.load(paths.FEATURES / "test_logits.npy"),

@@ -33,11 +33,13 @@ def main() -> None:
         model, facts = _trained(data, params.features, device)
     with files.atomic_folder(paths.FEATURES) as folder:
         extractor.save(model, folder, facts)
-        for split in ("train", "val", "test"):
-            features, logits = extractor.extract(model, data.split(split).images, device=device)
-            np.save(folder / f"{split}.npy", features)
-            if split != "train":  # nobody asks for them, and of stacks they are half a gigabyte
-                np.save(folder / f"{split}_logits.npy", logits)
+        splits = {name: data.split(name).images for name in ("train", "val", "test")}
+        with bar("extract, images", sum(map(len, splits.values()))) as advance:
+            for name, images in splits.items():
+                features, logits = extractor.extract(model, images, device=device, on_batch=advance)
+                np.save(folder / f"{name}.npy", features)
+                if name != "train":  # nobody asks for them, and of stacks they are half a gigabyte
+                    np.save(folder / f"{name}_logits.npy", logits)
 
 
 def _trained(

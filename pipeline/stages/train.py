@@ -23,10 +23,11 @@ from pipeline.networks.build import save_discriminator, save_generator
 from pipeline.networks.warm_start import Start
 from pipeline.scatter import scatter
 from pipeline.tracking import models, record
-from pipeline.tracking.deliver import deliver_or_keep
+from pipeline.tracking.deliver import EVENTS, deliver_or_keep
+from pipeline.tracking.listeners import Announce, Curves
 from pipeline.tracking.live import LiveRun
 from pipeline.training import callbacks, checkpoints, devices, recipe
-from pipeline.training.loop import Callback, Row
+from pipeline.training.guard import alarm_tags
 from pipeline.training.monitor import Monitor
 from pipeline.training.state import State, weights_of
 
@@ -52,7 +53,10 @@ def main() -> None:
 
     split = data.split("train")
     n_classes = data.n_classes if params.model.conditional else 0
-    task = recipe.make_task(params, split.images, split.labels, device)
+    held_out = data.split("val")
+    task = recipe.make_task(
+        params, split.images, split.labels, device, (held_out.images, held_out.labels)
+    )
     state = recipe.make_state(params, shape=data.shape, n_classes=n_classes, device=device)
     if start is not None:
         recipe.warm_start(state, start)
@@ -96,6 +100,7 @@ def main() -> None:
                         callbacks.ShowProgress(advance, reached),
                         Curves(live),
                         grids,
+                        Announce(live),
                     ],
                 )
         except BaseException as error:
@@ -108,6 +113,9 @@ def main() -> None:
             files.write_table(out / "history.csv", state.history)
             evaluated = [row for row in state.history if "eval_fd" in row]
             files.write_table(out / "evaluations.csv", evaluated)  # DVC's plots draw gaps as zeros
+            if state.events:
+                files.write_table(out / EVENTS, state.events)
+            run.tags.update(alarm_tags(state.events))
             shutil.copytree(folder / "grids", out / "grids")
             record.finish(run, model=config).write(out)
         checkpoints.discard(folder)
@@ -144,16 +152,6 @@ def _grids(
         seed=params.seed,
         on_file=live.image,
     )
-
-
-class Curves(Callback):
-    """Hands the history to MLflow as it grows."""
-
-    def __init__(self, live: LiveRun) -> None:
-        self.live = live
-
-    def on_step(self, state: State, row: Row) -> None:
-        self.live.log([row])
 
 
 def _restore(state: State, folder: Path, inputs: lineage.Inputs) -> int:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 HISTORY = "history.csv"
+EVENTS = "events.csv"
 PROTOCOL = "protocol.json"
 REPORT_TAG = "report_sha256"
 SAMPLES = "samples"
@@ -67,6 +68,8 @@ def deliver_training(client: MlflowClient, experiment_id: str, folder: Path) -> 
         _log_grids(client, run_id, source, record)
         _log_files(client, run_id, source, record)
         client.log_artifact(run_id, source / HISTORY)
+        if (source / EVENTS).exists():
+            client.log_artifact(run_id, source / EVENTS)
         if record.model:
             _model(client, experiment_id, run_id, record)
         _complete(client, run_id, record)

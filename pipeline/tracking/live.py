@@ -47,6 +47,10 @@ class LiveRun:
         """Upload the sample grid of `step`, a file that stays."""
         self._background.submit(self._image, step, path)
 
+    def tag(self, tags: dict[str, str]) -> None:
+        """Set tags on the run now."""
+        self._background.submit(self._tag, tags)
+
     def close(self, status: str | None = None) -> None:
         """Upload what is left and wait for it; `status` marks a run that ends here, as KILLED."""
         self._flush()
@@ -95,6 +99,12 @@ class LiveRun:
                 timestamp=self._record.started,
             )
             self._images.add((key, step))
+
+    def _tag(self, tags: dict[str, str]) -> None:
+        if self._client is None:
+            return
+        for key, value in tags.items():
+            self._client.set_tag(self._run_id, key, value)
 
     def _end(self, status: str) -> None:
         if self._client is None:

@@ -1,33 +1,160 @@
-"""How many updates D and G get in a round."""
+"""How many updates D and G get in a round, and by what factors their rates differ from the params.
+
+`fixed` leaves both alone, `adaptive` moves them while it trains, and a rollback changes them under
+either: D's handicap shifts ratio and rates from D to G, or back where it is negative, and each
+rollback halves both rates.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
+import torch
+from torch import Tensor
 
-class Balance(Protocol):
-    def ratio(self) -> tuple[int, int]:
-        """D updates and G updates of the next round."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+# In steps of half an octave; twelve are a factor of 64.
+MOST_HANDICAP = 12
+MOST_D_STEPS, MOST_G_STEPS = 5, 4  # of a moved ratio; one's own larger numbers stand
+DECAY = 0.95  # of D's running values, per update of D
+# Running values by name, in the state's memory: how often D ranks a real above a fake, and its mean
+# logits.
+ACCURACY, REAL, FAKE, HELD_OUT = "d_accuracy", "d_on_real", "d_on_fake", "d_on_held_out"
 
 
 class Fixed:
-    """The same ratio from the first round to the last."""
+    """The same ratio and rates from the first round to the last, but for what a rollback changes.
+
+    Args:
+        d_steps, g_steps: of a round, as long as D's handicap is 0.
+    """
+
+    every: int | None = None  # generator updates between two calls of `adapt`; None: none
 
     def __init__(self, *, d_steps: int, g_steps: int) -> None:
         self.d_steps, self.g_steps = d_steps, g_steps
+        self.handicap = 0  # of D, in half octaves; negative: of G
+        self.halvings = 0  # of both rates
 
     def ratio(self) -> tuple[int, int]:
-        return self.d_steps, self.g_steps
+        """D updates and G updates of the next round."""
+        if self.handicap == 0:
+            return self.d_steps, self.g_steps
+        # A quarter of an octave for each half that the rates move: few ratios are to be had.
+        ratio = self.d_steps / self.g_steps * 2 ** (-self.handicap / 4)
+        if ratio >= 1:
+            return min(round(ratio), max(MOST_D_STEPS, self.d_steps)), 1
+        return 1, min(round(1 / ratio), max(MOST_G_STEPS, self.g_steps))
 
-    def state_dict(self) -> dict[str, Any]:
+    def rates(self) -> tuple[float, float]:
+        """Factors on the rates of G and D."""
+        both = 2.0**-self.halvings
+        octaves = abs(self.handicap) / 2
+        held, favoured = both * 2**-octaves, both * 2 ** (octaves / 3)
+        return (favoured, held) if self.handicap > 0 else (held, favoured)
+
+    def temper(self, accuracy: float) -> str:
+        """Change ratio and rates after a rollback, by how D stood (`accuracy`); says to what.
+
+        Both rates halve, and an octave of handicap goes to the side that was ahead.
+        """
+        self.halvings += 1
+        self._shift(2 if accuracy > 0.75 else -2)
+        return self.describe()
+
+    def adapt(self, accuracy: float, gap: float) -> str | None:
+        """Move by the signals; says to what, None where nothing moved."""
+        return None
+
+    def describe(self) -> str:
+        d_steps, g_steps = self.ratio()
+        rate_g, rate_d = self.rates()
+        return f"{d_steps} D to {g_steps} G updates, rates x{rate_d:.3g} (D), x{rate_g:.3g} (G)"
+
+    def columns(self) -> dict[str, float]:
+        """What the history shows of it."""
         return {}
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"handicap": self.handicap, "halvings": self.halvings}
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        pass
+        self.handicap, self.halvings = state["handicap"], state["halvings"]
+
+    def _shift(self, by: int) -> None:
+        self.handicap = max(-MOST_HANDICAP, min(MOST_HANDICAP, self.handicap + by))
 
 
-BALANCES = {"fixed": Fixed}
+class Adaptive(Fixed):
+    """Holds D in the range where G learns from it, by two signals.
+
+    `accuracy`: the share of pairs of a real and a fake that D ranks rightly, which needs no
+    boundary and so serves every loss. Above `STRONG` D gets a further handicap, below `WEAK` G.
+    `gap`: by how much lower D's mean logit is on held-out reals than on those it learns from, as a
+    share of what tells reals from fakes (Karras et al. 2020, arXiv:2006.06676, their r_v). Above
+    `OVERFIT` D knows its reals by heart, and is held back whatever its accuracy.
+    """
+
+    STRONG, WEAK, OVERFIT = 0.95, 0.6, 0.5
+    every = 20
+
+    def __init__(self, *, d_steps: int, g_steps: int) -> None:
+        super().__init__(d_steps=d_steps, g_steps=g_steps)
+        self.accuracy = self.gap = float("nan")
+
+    def adapt(self, accuracy: float, gap: float) -> str | None:
+        self.accuracy, self.gap = accuracy, gap
+        before = self.handicap
+        if accuracy > self.STRONG or gap > self.OVERFIT:
+            self._shift(1)
+        elif accuracy < self.WEAK:
+            self._shift(-1)
+        if self.handicap == before:
+            return None
+        return f"{self.describe()}: D's accuracy {accuracy:.2f}, gap on held-out reals {gap:.2f}"
+
+    def columns(self) -> dict[str, float]:
+        d_steps, g_steps = self.ratio()
+        return {"d_steps": d_steps, "g_steps": g_steps, "d_handicap": self.handicap / 2}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "accuracy": self.accuracy, "gap": self.gap}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.accuracy, self.gap = state["accuracy"], state["gap"]
+
+
+@torch.no_grad()
+def hear(memory: dict[str, Tensor], real: Tensor, fake: Tensor) -> None:
+    """Take D's logits of one update, each (N,), into the running values: no host sync."""
+    told = {
+        ACCURACY: (real > fake).float().mean(),
+        REAL: real.mean(),
+        FAKE: fake.mean(),
+    }
+    for name, value in told.items():
+        _average(memory, name, value)
+
+
+@torch.no_grad()
+def hear_held_out(memory: dict[str, Tensor], logits: Tensor) -> None:
+    """Take D's logits (N,) on reals that it does not learn from."""
+    _average(memory, HELD_OUT, logits.mean(), decay=0.5)
+
+
+def heard(memory: dict[str, Tensor]) -> tuple[float, float]:
+    """D's accuracy in [0, 1], and its gap on held-out reals: 0 where that is not known."""
+    if ACCURACY not in memory:
+        return 0.5, 0.0
+    names = (ACCURACY, REAL, FAKE, HELD_OUT if HELD_OUT in memory else REAL)
+    accuracy, real, fake, held_out = torch.stack([memory[name] for name in names]).tolist()
+    # Where D tells reals from fakes by next to nothing, a share of that says nothing.
+    gap = (real - held_out) / (real - fake) if real - fake > 1e-3 else 0.0
+    return accuracy, gap
+
+
+def _average(memory: dict[str, Tensor], name: str, value: Tensor, decay: float = DECAY) -> None:
+    memory[name] = memory[name].lerp(value, 1 - decay) if name in memory else value
+
+
+BALANCES = {"fixed": Fixed, "adaptive": Adaptive}

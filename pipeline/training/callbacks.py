@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.datasets.prepared import Split
-from pipeline.errors import UserError
 from pipeline.grids import one_class_a_row, save_grid, save_png
 from pipeline.sampling import generate, latents
 from pipeline.scatter import scatter
+from pipeline.training.finite import Diverged as Diverged
 from pipeline.training.loop import Callback, Row
 from pipeline.training.state import State
 
@@ -34,10 +34,6 @@ class ShowProgress(Callback):
                 self.note += f", {row['eval_modes']:.0f} modes"
         self.advance(state.step - self.shown, note=self.note)
         self.shown = state.step
-
-
-class Diverged(UserError):
-    """A figure of the training is not a number any more."""
 
 
 class StopOnDivergence(Callback):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 # A signal beyond its bound is a sign of collapse: classes or bins of the data that are missing, or
 # samples that lie far closer together than reals do. Samples of an untrained generator show the
@@ -21,7 +21,7 @@ class CollapseAlarm:
 
     warm_up: float = 1 / 3  # share of the training in which nothing counts
     patience: int = 2
-    _in_a_row: int = field(default=0, init=False)
+    in_a_row: int = 0
 
     def hears(self, signals: Mapping[str, float], progress: float) -> str | None:
         """The reason for an alarm, or None. `progress` in [0, 1] is how far the training is.
@@ -29,8 +29,12 @@ class CollapseAlarm:
         `signals` are the monitor's figures; call it once an evaluation.
         """
         found = signs(signals) if progress > self.warm_up else []
-        self._in_a_row = self._in_a_row + 1 if found else 0
-        return ", ".join(found) if self._in_a_row >= self.patience else None
+        self.in_a_row = self.in_a_row + 1 if found else 0
+        return ", ".join(found) if self.in_a_row >= self.patience else None
+
+    def reset(self) -> None:
+        """Forget the evaluations so far: the training is another one now."""
+        self.in_a_row = 0
 
 
 def signs(signals: Mapping[str, float]) -> list[str]:
@@ -38,11 +42,11 @@ def signs(signals: Mapping[str, float]) -> list[str]:
     high = [
         f"{name} {signals[name]:.3g} (at most {bound:g})"
         for name, bound in HIGHEST.items()
-        if signals[name] > bound
+        if signals.get(name, bound) > bound
     ]
     low = [
         f"{name} {signals[name]:.3g} (at least {bound:g})"
         for name, bound in LOWEST.items()
-        if signals[name] < bound
+        if signals.get(name, bound) < bound
     ]
     return high + low

@@ -5,8 +5,10 @@ It knows networks, a loss, regularizers, a balance and a task; nothing of DVC, M
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -15,7 +17,9 @@ from torch.nn.utils import parametrize
 
 from pipeline.losses import Loss
 from pipeline.regularizers import FeatureTerm, GeneratorTerm, LogitTerm, Regularizer, Term
-from pipeline.training import devices, randomness
+from pipeline.training import balance, devices, finite, randomness
+from pipeline.training.finite import NotFinite
+from pipeline.training.guard import Event
 from pipeline.training.schedules import Schedule
 from pipeline.training.state import State, update_average, weights_of
 from pipeline.training.tasks import Task
@@ -31,6 +35,9 @@ class Callback:
 
     def on_eval(self, state: State, row: Row) -> bool | None:
         """After every `eval_every` generator updates; True asks the training to stop."""
+
+    def on_event(self, state: State, event: Event) -> None:
+        """At once where the balance moved, the collapse alarm sounded, or a rollback happened."""
 
     def on_end(self, state: State) -> None:
         """After the last step, or where the training was asked to stop."""
@@ -63,13 +70,16 @@ def train(
     """Train `state` in place up to `steps` generator updates, or until a callback asks to stop.
 
     The result is a function of the arguments alone: stopping, saving, loading and going on at any
-    step gives the same weights, bit for bit, on the same machine.
+    step gives the same weights, bit for bit, on the same machine. Raises Diverged for a loss or a
+    gradient that is not finite, before it touches a weight, unless the state's guard takes it back.
     """
     device = next(state.generator.parameters()).device
     g, d = state.generator, state.discriminator
     d_parameters: list[Tensor] = list(d.parameters())
     autocast = torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32)
     meter = Meter()
+    check = finite.Check(device)
+    listens = state.balance.every is not None or state.guard.takes_back
     regularizers = [term for term in terms if isinstance(term, Regularizer)]
     logit_terms = [term for term in terms if isinstance(term, LogitTerm)]
     feature_terms = [term for term in terms if isinstance(term, FeatureTerm)]
@@ -80,9 +90,13 @@ def train(
         total.backward()
         if clip_grad is not None:
             nn.utils.clip_grad_norm_(_parameters(optimizer), clip_grad)
-        optimizer.step()
+        if state.guard.checks:
+            check.step(optimizer, total)
+        else:
+            optimizer.step()
 
-    def update_d(batch: Any, fake: Tensor) -> None:
+    def total_of_d(batch: Any, fake: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What D minimises, and its logits of reals and fakes."""
         real = task.real(batch)
         with autocast, parametrize.cached():  # spectral normalisation once for both
             of_real = task.judge(d, real, batch)
@@ -100,15 +114,19 @@ def train(
                 )
                 total = total + regularizer.weight * regularizer.every * penalty
         extra = task.discriminator_terms(of_real, of_fake, batch)
-        if extra is not None:
-            total = total + extra
+        return (total if extra is None else total + extra), real_logits, fake_logits
+
+    def update_d(batch: Any, fake: Tensor) -> None:
+        total, real_logits, fake_logits = total_of_d(batch, fake)
         descend(state.optimizer_d, total)
         if weight_clip is not None:
             with torch.no_grad():
                 torch._foreach_clamp_min_(d_parameters, -weight_clip)
                 torch._foreach_clamp_max_(d_parameters, weight_clip)
         state.d_updates += 1
-        state.images += len(real)
+        state.images += len(task.real(batch))
+        if listens:
+            balance.hear(state.memory, real_logits, fake_logits)
         meter.add(
             loss_d=total,
             d_real=real_logits.mean(),
@@ -118,9 +136,8 @@ def train(
             **task.judged(real_logits),
         )
 
-    def update_g(batch: Any, fake: Tensor) -> None:
-        for parameter in d_parameters:  # D's own gradients are not needed here
-            parameter.requires_grad_(False)
+    def total_of_g(batch: Any, fake: Tensor) -> Tensor:
+        """What G minimises."""
         with autocast:
             of_fake = task.judge(d, fake, batch)
             of_real = None
@@ -138,8 +155,12 @@ def train(
                 penalty = task.penalise(lazy, g, batch, state.memory)
                 total = total + lazy.weight * lazy.every * penalty
         extra = task.generator_terms(fake, of_fake, batch)
-        if extra is not None:
-            total = total + extra
+        return total if extra is None else total + extra
+
+    def update_g(batch: Any, fake: Tensor) -> None:
+        for parameter in d_parameters:  # D's own gradients are not needed here
+            parameter.requires_grad_(False)
+        total = total_of_g(batch, fake)
         descend(state.optimizer_g, total)
         for parameter in d_parameters:
             parameter.requires_grad_(True)
@@ -169,19 +190,13 @@ def train(
             "lr_d": state.optimizer_d.param_groups[0]["lr"],
             "images_per_second": (state.images - first_image) / seconds,
             "memory_mb": devices.peak_memory_mb(device),
+            **state.balance.columns(),
         }
         state.history.append(row)
         return row
 
-    g.train()
-    d.train()
-    began, first_image = time.perf_counter(), state.images
-    logged, stop = state.step, False
-    while state.step < steps and not stop:
-        progress = state.step / steps
-        _set_rate(state.optimizer_g, lr_g * schedule_g(progress))
-        _set_rate(state.optimizer_d, lr_d * schedule_d(progress))
-        task.begin(state, progress)
+    def play() -> None:
+        """One round of updates."""
         d_steps, g_steps = state.balance.ratio()
         for _ in range(d_steps - 1):
             with torch.no_grad():
@@ -195,9 +210,79 @@ def train(
         for _ in range(min(g_steps - 1, steps - state.step)):
             update_g(*draw())
 
-        ended = state.step >= steps
-        evaluated = ended or _passed(logged, state.step, eval_every)
-        if evaluated or _passed(logged, state.step, log_every):
+    def tell(events: list[Event]) -> None:
+        for event in events:
+            state.events.append(asdict(event))
+            for callback in callbacks:
+                callback.on_event(state, event)
+
+    def take_back(first_batch: int) -> None:
+        """After NaN or inf in the batches since `first_batch`: name its maker, and let go back."""
+        for parameter in d_parameters:
+            parameter.requires_grad_(True)
+
+        def d_again(counter: int) -> Tensor:
+            batch = task.batch(counter)
+            with autocast:
+                fake = task.fake(g, batch)
+            return total_of_d(batch, fake.detach())[0]
+
+        def g_again(counter: int) -> Tensor:
+            batch = task.batch(counter)
+            with autocast:
+                fake = task.fake(g, batch)
+            return total_of_g(batch, fake)
+
+        def attempts() -> Iterator[tuple[str, Callable[[], Tensor]]]:
+            for counter in range(first_batch, state.batches):
+                yield "D learnt", functools.partial(d_again, counter)
+                yield "G learnt", functools.partial(g_again, counter)
+
+        culprit = finite.first_culprit({"generator": g, "discriminator": d}, attempts())
+        tell([Event(state.step, "not_finite", f"NaN or inf, first made by {culprit}")])
+        tell([state.guard.not_finite(state, culprit)])
+        # A deferred check has counted updates that were none, and the last step must be one.
+        state.step = min(state.step, steps - 1)
+        check.clear()
+        meter.means()
+
+    def adapt() -> None:
+        """Let the balance move by what was heard of D."""
+        held_out = task.held_out(state.batches)
+        if held_out is not None:
+            with torch.no_grad(), autocast:
+                logits = task.judge(d, task.real(held_out), held_out).logits
+            balance.hear_held_out(state.memory, logits.float())
+        moved = state.balance.adapt(*balance.heard(state.memory))
+        if moved is not None:
+            tell([Event(state.step, "balance", moved)])
+
+    g.train()
+    d.train()
+    state.guard.begin(state)
+    first_batch = last_batch = state.batches  # of this round, and of the one before
+    began, first_image = time.perf_counter(), state.images
+    logged, stop = state.step, False
+    while state.step < steps and not stop:
+        progress = state.step / steps
+        rate_g, rate_d = state.balance.rates()
+        _set_rate(state.optimizer_g, lr_g * schedule_g(progress) * rate_g)
+        _set_rate(state.optimizer_d, lr_d * schedule_d(progress) * rate_d)
+        task.begin(state, progress)
+        before, last_batch, first_batch = state.step, first_batch, state.batches
+        try:
+            play()
+            ended = state.step >= steps
+            evaluated = ended or _passed(logged, state.step, eval_every)
+            due = evaluated or _passed(logged, state.step, log_every)
+            check.settle(now=due)
+        except NotFinite:
+            take_back(last_batch)
+            continue
+        every = state.balance.every
+        if every is not None and _passed(before, state.step, every):
+            adapt()
+        if due:
             row = log_row(began, first_image)
             if evaluated:
                 figures = evaluate(state.ema)
@@ -205,10 +290,14 @@ def train(
                 if figures["fd"] < state.best_score:
                     state.best_step, state.best_score = state.step, figures["fd"]
                     state.best_weights = weights_of(state.ema)
+                row["eval_alarm"] = float(state.guard.hears(figures, state.step, steps))
             for callback in callbacks:
                 callback.on_step(state, row)
                 if evaluated:
                     stop = bool(callback.on_eval(state, row)) or stop
+            if evaluated:
+                tell(state.guard.acts(state))
+                stop = stop or state.guard.stops
             # Only here: between two rows the meter holds sums that a checkpoint lacks.
             if not ended and _passed(logged, state.step, checkpoint_every):
                 save(state)

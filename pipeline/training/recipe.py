@@ -17,6 +17,7 @@ from pipeline.networks.build import build
 from pipeline.networks.warm_start import Start, load_into
 from pipeline.regularizers import TERMS, Regularizer, Term, gradient_penalty, r1, r2
 from pipeline.training.balance import BALANCES
+from pipeline.training.guard import Guard
 from pipeline.training.loop import Callback, train
 from pipeline.training.optimizers import OPTIMIZERS
 from pipeline.training.schedules import SCHEDULES, warmed
@@ -69,6 +70,7 @@ def make_state(
             discriminator.parameters(), settings.lr_d, settings.betas_d, settings.weight_decay_d
         ),
         BALANCES[settings.balance](d_steps=settings.d_steps, g_steps=settings.g_steps),
+        Guard(settings.on_collapse, settings.max_rollbacks),
     )
 
 
@@ -84,10 +86,15 @@ def warm_start(state: State, start: Start) -> None:
 
 
 def make_task(
-    params: Params, images: np.ndarray, labels: np.ndarray | None, device: torch.device
+    params: Params,
+    images: np.ndarray,
+    labels: np.ndarray | None,
+    device: torch.device,
+    held_out: tuple[np.ndarray, np.ndarray | None] | None = None,
 ) -> Generate:
     """Noise (and class) to sample, on uint8 images (n, H, W, C) or points float32 (n, D).
 
+    `held_out` are images and labels of another split, by which an adaptive balance sees D's gap.
     Raises UserError for a conditional model on data without labels.
     """
     if params.model.conditional and labels is None:
@@ -104,6 +111,9 @@ def make_task(
         augment=augmentation(params),
         instance_noise=params.train.instance_noise,
         pack=params.model.pack,
+        held_out=None
+        if held_out is None
+        else (held_out[0], held_out[1] if params.model.conditional else None),
     )
 
 

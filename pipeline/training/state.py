@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.training.balance import Balance
+from pipeline.training.balance import Fixed
+from pipeline.training.guard import Guard
 
 Weights = dict[str, Tensor]
 
@@ -23,7 +24,8 @@ class State:
     ema: nn.Module  # moving average of the generator, in eval mode
     optimizer_g: torch.optim.Optimizer
     optimizer_d: torch.optim.Optimizer
-    balance: Balance
+    balance: Fixed
+    guard: Guard = field(default_factory=Guard)
     step: int = 0  # generator updates done
     d_updates: int = 0
     batches: int = 0  # batches drawn
@@ -36,7 +38,18 @@ class State:
     best_score: float = float("inf")
     best_weights: Weights | None = None
 
-    _MODULES = ("generator", "discriminator", "ema", "optimizer_g", "optimizer_d", "balance")
+    # What was told of it besides: see `guard.Event`.
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+    _MODULES = (
+        "generator",
+        "discriminator",
+        "ema",
+        "optimizer_g",
+        "optimizer_d",
+        "balance",
+        "guard",
+    )
     _VALUES = (
         "step",
         "d_updates",
@@ -48,6 +61,7 @@ class State:
         "best_step",
         "best_score",
         "best_weights",
+        "events",
     )
 
     def state_dict(self) -> dict[str, Any]:

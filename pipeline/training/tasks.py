@@ -31,6 +31,9 @@ class Task(Protocol):
     def batch(self, counter: int) -> Any:
         """The `counter`-th batch: a function of the counter alone."""
 
+    def held_out(self, counter: int) -> Any | None:
+        """The `counter`-th batch of what D never learns from; None where there is none."""
+
     def real(self, batch: Any) -> Tensor:
         """What D should take for real: images (N, C, H, W) in [-1, 1], or points (N, D)."""
 
@@ -68,6 +71,7 @@ class Generate:
 
     images: uint8 (n, H, W, C) or points float32 (n, D), an array or a memory map; labels: int64
     (n,), or None for unconditional training. Fakes get the classes of the reals beside them.
+    `held_out`: more of both, that D never learns from.
     """
 
     def __init__(
@@ -82,6 +86,7 @@ class Generate:
         augment: Augment | None = None,  # of all that D sees
         instance_noise: float = 0.0,  # deviation at the start of what D sees; falls to zero
         pack: int = 1,  # samples that D judges together
+        held_out: tuple[np.ndarray, np.ndarray | None] | None = None,
     ) -> None:
         self.augment, self.instance_noise, self.pack = augment, instance_noise, pack
         self.noise = instance_noise
@@ -90,6 +95,7 @@ class Generate:
         resident = images.nbytes <= RESIDENT_BYTES
         self.images = torch.from_numpy(np.array(images)).to(device) if resident else images
         self.labels = None if labels is None else torch.from_numpy(np.array(labels)).to(device)
+        self.aside = held_out
 
     def begin(self, state: State, progress: float) -> None:
         self.noise = self.instance_noise * (1 - progress)
@@ -112,6 +118,16 @@ class Generate:
         labels = None if self.labels is None else self.labels[chosen.to(self.device)]
         draws = randomness.Draws(self.seed, counter)
         return Batch(images, latents.to(self.device), labels, draws)
+
+    def held_out(self, counter: int) -> Batch | None:
+        if self.aside is None:
+            return None
+        images, labels = self.aside
+        chosen = randomness.batch_indices(len(images), self.batch_size, self.seed, counter).numpy()
+        classes = None if labels is None else torch.from_numpy(labels[chosen]).to(self.device)
+        shown = for_networks(torch.from_numpy(images[chosen]).to(self.device))
+        latents = torch.zeros((self.batch_size, self.latent_dim), device=self.device)
+        return Batch(shown, latents, classes, randomness.Draws(self.seed, counter))
 
     def real(self, batch: Batch) -> Tensor:
         return batch.images

@@ -99,6 +99,7 @@ def settings(trial: Trial, bench: Bench) -> Params:
         "eval_every": every,
         "log_every": math.ceil(every / 5),
         "checkpoint_every": steps,
+        "on_collapse": "log",  # the alarm and the pruner end a trial here
     }
     return params.model_copy(update={"train": params.train.model_copy(update=lengths)})
 
@@ -116,7 +117,7 @@ def run(
     params = settings(trial, bench)
     data, device = bench.data, bench.device
     n_classes = data.n_classes if params.model.conditional else 0
-    split = data.split("train")
+    split, held_out = data.split("train"), data.split("val")
     state = recipe.make_state(params, shape=data.shape, n_classes=n_classes, device=device)
     live = _open_run(trial, bench, params)
     grids = callbacks.grids_of(
@@ -138,7 +139,9 @@ def run(
         recipe.run(
             params,
             state,
-            recipe.make_task(params, split.images, split.labels, device),
+            recipe.make_task(
+                params, split.images, split.labels, device, (held_out.images, held_out.labels)
+            ),
             precision=devices.pick_precision(params.train.precision, device),
             evaluate=monitor,
             save=lambda state: None,

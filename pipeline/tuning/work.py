@@ -56,6 +56,7 @@ def per_step(params: Params, *, shape: Sequence[int], n_classes: int) -> float:
     samples = np.zeros((batch, *shape), dtype)
     labels = np.arange(batch) % classes if classes else None
     state = recipe.make_state(small, shape=shape, n_classes=classes, device=device)
+    state.guard.checks = False
     task = recipe.make_task(small, samples, labels, device)
     with Counter() as counter:
         recipe.run(

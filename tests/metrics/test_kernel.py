@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.metrics import kernel
+from pipeline.metrics import intervals, kernel
 
 
 @pytest.fixture
@@ -26,6 +26,12 @@ def test_float32_keeps_the_digits_of_the_definition(rng):
     assert kernel.mmd2(a, b) == pytest.approx(exact, abs=1e-12)
     single = kernel.mmd2(a.astype(np.float32), b.astype(np.float32))
     assert single == pytest.approx(exact, abs=1e-7)
+
+
+def test_float32_keeps_them_far_from_the_origin_too(rng):
+    a, b = rng.normal(0.5, 1, (1000, 64)), rng.normal(0.55, 1, (1000, 64))
+    single = kernel.mmd2(a.astype(np.float32), b.astype(np.float32))
+    assert single == pytest.approx(kernel.mmd2(a, b), abs=2e-7)
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.3])
@@ -54,11 +60,14 @@ def test_a_small_set_cuts_the_subsets(rng):
 
 def test_standard_error_is_the_spread_of_repeated_draws(rng):
     draws, errors = [], []
-    for _ in range(60):
+    for _ in range(200):
         a, b = rng.normal(size=(200, 4)), rng.normal(0.5, 1, (200, 4))
         draws.append(kernel.mmd2(a, b))
         errors.append(kernel.kid_se(a, b))
-    assert np.mean(errors) == pytest.approx(np.std(draws), rel=0.35)
+    assert np.mean(errors) == pytest.approx(np.std(draws), rel=0.25)
+    ends = np.array([intervals.of_ten_blocks(*x) for x in zip(draws, errors, strict=True)])
+    held = np.mean((ends[:, 0] <= np.mean(draws)) & (np.mean(draws) <= ends[:, 1]))
+    assert 0.89 <= held <= 0.995
 
 
 def test_standard_error_is_finite_for_the_smallest_sets(rng):

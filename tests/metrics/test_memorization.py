@@ -82,9 +82,17 @@ def test_the_control_fails_a_blind_detector(rng, monkeypatch):
 
 
 def test_nearcopy_of_equal_sets_is_at_its_null_over_many_draws(rng):
-    found = [memorization.nearcopy(rng.random(400), rng.random(999)) for _ in range(300)]
+    held_out = [rng.random(999) for _ in range(300)]
+    found = [memorization.nearcopy(rng.random(400), x) for x in held_out]
     rates = [x["nearcopy_rate"] for x in found]
     assert np.mean(rates) == pytest.approx(found[0]["nearcopy_null"], abs=0.002)
+    # Below a threshold t lies the share t of what is even in 0..1: the interval is one for that.
+    shares = [np.sort(x)[9] for x in held_out]
+    held = [
+        x["nearcopy_ci_low"] <= t <= x["nearcopy_ci_high"]
+        for x, t in zip(found, shares, strict=True)
+    ]
+    assert np.mean(held) >= 0.91
 
 
 def test_nearcopy_counts_fakes_within_the_held_out_quantile():

@@ -54,3 +54,16 @@ def test_the_larger_set_is_cut_to_the_smaller(rng):
 def test_is_a_function_of_its_seed(rng):
     a, b = rng.normal(size=(50, 4)), rng.normal(size=(80, 4))
     assert mind.mind(a, b, seed=1) == mind.mind(a, b, seed=1) != mind.mind(a, b, seed=2)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.4])
+def test_interval_covers_the_mean_figure_at_about_its_rate(rng, shift):
+    figures, ends = [], []
+    for seed in range(200):
+        a, b = rng.normal(shift, 1, size=(60, 4)), rng.normal(size=(80, 4))
+        figures.append(mind.mind(a, b, projections=100))
+        ends.append(mind.interval(a, b, projections=20, seed=seed))
+    low, high = np.array(ends).T
+    # Where there is no difference a resample's deviation is some times too large.
+    assert np.mean((low <= np.mean(figures)) & (np.mean(figures) <= high)) >= 0.91
+    assert np.all((low >= 0) & (low < high))

@@ -57,3 +57,16 @@ def test_high_quality_ends_at_three_deviations() -> None:
     found, near = mixture.nearest(points, centres, 1.0)
     assert found.tolist() == [0, 0, 1, 1]
     assert near.tolist() == [True, False, True, False]
+
+
+@pytest.mark.parametrize("weights", [[1] * 8, [1, 1, 1, 1, 2, 2, 3, 3]])
+def test_interval_of_reverse_kl_covers_the_truth(weights: list[float]) -> None:
+    p = np.array(weights) / np.sum(weights)
+    truth = float(np.sum(p * np.log(8 * p)))
+    held = 0
+    for seed in range(200):
+        labels = np.random.default_rng(seed).choice(8, 1000, p=p)
+        low, high = mixture.reverse_kl_interval(labels, 8, seed=seed)
+        held += low <= truth + 1e-12 and truth <= high
+    assert held / 200 >= 0.91
+    assert mixture.reverse_kl_interval(np.array([], int), 8) == (0, pytest.approx(math.log(8)))

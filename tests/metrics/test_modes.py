@@ -98,3 +98,40 @@ def test_jensen_shannon_interval_covers_the_truth():
         low, high = modes.jensen_shannon_interval(a, b, 600, 400, resamples=300, seed=seed)
         held += low <= truth <= high
     assert held / 200 >= 0.91
+
+
+@pytest.mark.parametrize("spread", [1.0, 0.8])
+def test_within_var_interval_covers_the_mean_ratio_at_about_its_rate(spread):
+    rng = np.random.default_rng(0)
+    centres = 5 * rng.normal(size=(4, 6))
+
+    def draw(n: int, spreads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        labels = rng.integers(0, 4, n)
+        return centres[labels] + spreads[labels, None] * rng.normal(size=(n, 6)), labels
+
+    rows = []
+    for seed in range(200):
+        fakes, reals = draw(400, np.array([1, 1, spread, 1])), draw(300, np.ones(4))
+        ratio = modes.within_var_ratio(
+            modes.within_variances(*fakes, 4), modes.within_variances(*reals, 4)
+        )
+        rows.append((ratio, *modes.within_var_interval(fakes, reals, 4, resamples=60, seed=seed)))
+    ratio, low, high = np.array(rows).T
+    assert np.mean((low <= ratio.mean()) & (ratio.mean() <= high)) >= 0.91
+
+
+def test_resampled_variances_are_those_of_the_whole_on_average():
+    rng = np.random.default_rng(0)
+    features, labels = rng.normal(size=(300, 5)), np.arange(300) % 3
+    labels[:4] = 3  # too few to say anything
+    boot = modes._resampled_variances(features, labels, 5, 400, rng)
+    whole = modes.within_variances(features, labels, 5)
+    assert np.isnan(boot[:, 3:]).all()
+    assert boot[:, :3].mean(axis=0) == pytest.approx(whole[:3], rel=0.02)
+
+
+def test_a_collapsed_class_has_an_interval_at_zero():
+    rng = np.random.default_rng(0)
+    reals = rng.normal(size=(100, 5)), np.arange(100) % 2
+    fakes = np.where(reals[1][:, None] == 1, 0.0, reals[0]), reals[1]
+    assert modes.within_var_interval(fakes, reals, 2) == (0, 0)

@@ -184,3 +184,15 @@ def test_sets_too_small_for_halves_have_no_intervals(rng):
         few, many
     )
     assert len(neighbours.precision_recall_intervals(many[:21], many)) == 12
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.7])
+def test_selfnn_interval_covers_the_mean_ratio_at_about_its_rate(rng, scale):
+    rows = []
+    for seed in range(200):
+        real, fake = _clusters(120, rng), scale * _clusters(150, rng)
+        interval = neighbours.selfnn_interval(fake, real, seed=seed)
+        rows.append((neighbours.selfnn_ratio(fake, real), *interval))
+    ratio, low, high = np.array(rows).T
+    assert 0.89 <= np.mean((low <= ratio.mean()) & (ratio.mean() <= high)) <= 0.995
+    assert np.all((low <= ratio) & (ratio <= high))

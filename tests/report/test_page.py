@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from pipeline import paths
+from pipeline import files, paths
 from pipeline.networks.build import load_generator
 from pipeline.report import outs, page
 from pipeline.report.samples import Sampler
@@ -162,6 +163,14 @@ def test_a_conditional_model_has_its_distance_per_class(tmp_path: Path):
     assert "90.0%" in panel
 
 
+def test_distances_to_the_nearest_images_are_written_out(tmp_path: Path):
+    small_outs.write(tmp_path, image_size=28)
+    panel = build(tmp_path).partition("<h3>In pixels</h3>")[2].partition("</section>")[0]
+    captions = re.findall(r"<figcaption>([\d.,e+]+)\n", panel)
+    assert captions
+    assert all("," in caption and "e" not in caption for caption in captions), captions
+
+
 def test_neighbours_and_interpolations_can_be_left_out(tmp_path: Path):
     small_outs.write(tmp_path)
     html = build(tmp_path, neighbours=0, interpolations=0)
@@ -175,3 +184,22 @@ def test_leaks_and_refused_files_are_told(tmp_path: Path):
     assert "2 files refused" in html
     assert "4 within train" in html
     assert "1 across train/test" in html
+
+
+def test_an_alarm_of_the_training_is_the_first_sentence_and_a_mark_on_the_curves(tmp_path: Path):
+    small_outs.write(tmp_path, class_names=["cat", "dog", "emu"])
+    assert "collapse alarm" not in build(tmp_path)
+    events = [
+        {"step": 200, "kind": "alarm", "text": "collapse: label_kl 0.9 (at most 0.5)"},
+        {"step": 200, "kind": "rollback", "text": "rollback 1 of at most 3"},
+    ]
+    files.write_table(tmp_path / paths.TRAIN_REPORT / "events.csv", events)
+    html = build(tmp_path)
+    told = (
+        '<p class="lead">The collapse alarm sounded at step 200 (label_kl 0.9 (at most 0.5)); the '
+        "training was taken back 1 time; it has been silent since. fd 3.12 on 1,000 test images"
+    )
+    assert html.partition("</h1>")[2].strip().startswith(told)
+    assert "No alarm in the evaluation" in html
+    charts = [b64decode(text).decode() for text in re.findall(r"svg\+xml;base64,([\w+/=]+)", html)]
+    assert any("fd on val" in chart and "collapse alarm" in chart for chart in charts)

@@ -79,3 +79,23 @@ def test_every_metric_is_told_once_also_one_that_is_new():
     assert "fd_floor" not in rows
     assert rows["control_real_vs_real"].value == "passed"
     assert all(rows[meaning.key].meaning for meaning in summary.MEANINGS if meaning.key in rows)
+
+
+def event(step: int, kind: str, text: str = "") -> dict[str, str]:
+    return {"step": str(step), "kind": kind, "text": text}
+
+
+def test_the_alarm_says_when_why_and_what_became_of_it():
+    balance, sounded = event(20, "balance"), event(1500, "alarm", "collapse: label_kl 0.8")
+    assert summary.alarm([]) == summary.alarm([balance]) == ""
+    began = "The collapse alarm sounded at step 1,500 (label_kl 0.8)"
+    assert summary.alarm([balance, sounded, balance]) == f"{began}; it sounded to the end."
+    cleared = [sounded, event(2000, "clear")]
+    assert summary.alarm(cleared) == f"{began}; it has been silent since."
+    twice = [*cleared, event(3000, "alarm", "collapse: x")]
+    assert summary.alarm(twice) == f"{began}, 2 times in all; it sounded to the end."
+    stopped = [sounded, event(1500, "stop")]
+    assert summary.alarm(stopped) == f"{began}; the training was stopped there."
+    broken = [event(7, "not_finite", "NaN or inf"), event(7, "rollback")]
+    told = "Training failed at step 7 (NaN or inf); the training was taken back 1 time; it has been"
+    assert summary.alarm(broken) == f"{told} silent since."

@@ -68,6 +68,15 @@ def test_a_live_run_completed_by_delivery_equals_one_delivered_at_once(
     assert outs.everything(*store.ready("gan")) == directly
 
 
+def test_an_alarm_is_on_the_run_while_it_goes_on() -> None:
+    live = LiveRun(outs.train_record(A, **RUNNING), upload_every=3600.0)
+    live.tag({"alarm": "step 50: collapse"})
+    live._background._executor.submit(lambda: None).result()
+    assert the_run().data.tags["alarm"] == "step 50: collapse"
+    assert the_run().info.status == "RUNNING"
+    live.close()
+
+
 def test_rows_wait_for_the_next_upload_or_for_the_end() -> None:
     live = LiveRun(outs.train_record(A, **RUNNING), upload_every=3600.0)
     live.log(outs.history()[:3])

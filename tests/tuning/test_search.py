@@ -101,7 +101,7 @@ def test_a_diverged_trial_has_a_reason_and_no_figure(
     healthy, failed = run(values).trials
     assert healthy.state == TrialState.COMPLETE
     assert (failed.state, failed.value) == (TrialState.FAIL, None)
-    assert "diverged: loss_d" in failed.user_attrs[ledger.REASON]
+    assert "NaN or inf, first made by the loss" in failed.user_attrs[ledger.REASON]
 
 
 def test_a_collapsed_trial_is_pruned_with_the_signals(project: Project, alarm: None) -> None:
