@@ -234,8 +234,9 @@ def _inputs(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def line(row: dict[str, Any]) -> tuple[str, ...]:
-    if "failed" in row:
-        return (row["recipe"], f"failed: {row['failed']}", *[""] * (len(HEAD) - 2))
+    if "metrics" not in row:
+        why = f"failed: {row['failed']}" if "failed" in row else "not run yet"
+        return (f"`{row['recipe']}`", why, *[""] * (len(HEAD) - 2))
     figures = row["metrics"]
     return (
         f"`{row['recipe']}`",
@@ -254,7 +255,7 @@ def markdown(rows: list[dict[str, Any]], title: str) -> str:
     """The table, the best recipe first, under what must be said with it."""
     rows = sorted(rows, key=lambda row: row.get("metrics", {"fd": float("inf")})["fd"])
     lines = [HEAD, tuple("---" for _ in HEAD), *(line(row) for row in rows)]
-    told = [row for row in rows if "failed" not in row]
+    told = [row for row in rows if "metrics" in row]
     about = f"{title}, {date.today().isoformat()}, one thread of {tables.processor()}"
     if told:
         figures = told[0]["metrics"]
@@ -314,15 +315,14 @@ def main() -> None:
     for one in chosen:
         if arguments.within is None or time.monotonic() - began < 60 * arguments.within:
             found[one] = measure(one, bench)
-    rows = [row for row in found.values() if row is not None]
-    text = markdown(rows, name)
+    text = markdown([found.get(one) or {"recipe": one} for one in chosen], name)
     files.write_bytes(folder / "recipes.md", text.encode())
     print(f"\n{text}\n{folder}: recipes.md, and rows/ with all figures and pictures of samples")
+    if arguments.docs:
+        put_into_docs(text, name)
     missing = [one for one in chosen if found.get(one) is None]
     if missing:
-        print(f"not there yet: {', '.join(missing)}; the same command goes on")
-    elif arguments.docs:
-        put_into_docs(text, name)
+        print(f"not run yet: {', '.join(missing)}; the same command goes on")
 
 
 if __name__ == "__main__":

@@ -134,7 +134,7 @@ def lecam(real: Tensor, fake: Tensor, memory: Memory) -> Tensor:
 
 
 def drift(real: Tensor, fake: Tensor, memory: Memory) -> Tensor:
-    """Mean squared logit of reals: a Wasserstein critic's mean is free, and stays near zero by this.
+    """Mean squared logit of reals, which keeps a Wasserstein critic's free mean near zero.
 
     PGGAN's, with a weight of 0.001 (Karras et al. 2018, arXiv:1710.10196).
     """

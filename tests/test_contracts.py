@@ -59,7 +59,7 @@ class TestNetwork:
     def test_shapes_and_range(self, name, shape, n_classes) -> None:
         generator, discriminator = self.pair(name, shape, n_classes)
         labels = torch.arange(3) if n_classes else None
-        samples = generator(torch.randn(3, 6), labels)
+        samples = generator.eval()(torch.randn(3, 6), labels)
         if len(shape) == 3:
             height, width, channels = shape
             assert samples.shape == (3, channels, height, width)
@@ -125,6 +125,23 @@ def test_every_head_goes_on_every_discriminator(
     assert (verdict.classes is not None) == named
     other = discriminator.judge(samples, (labels + 1) % 5)
     assert torch.equal(verdict.logits, other.logits) == named
+
+
+@pytest.mark.parametrize(
+    ("name", "last"), [("r3gan", "last.bias"), ("stylegan2", "to_image.2.bias")]
+)
+def test_a_generator_without_normalisation_is_not_saturated(name: str, last: str) -> None:
+    """Its last layer is linear in training: what is too bright can be told to be darker."""
+    generator, _ = build(
+        name, shape=(28, 28, 1), latent_dim=6, n_classes=0, width=4, spectral_norm=False, seed=0
+    )
+    bias = generator.get_parameter(last)
+    torch.nn.init.constant_(bias, 20.0)
+    latents = torch.randn(3, 6)
+    generator(latents).mean().backward()
+    assert bias.grad is not None
+    assert bias.grad.sum() > 0.5
+    assert generator.eval()(latents).max() == 1
 
 
 @pytest.mark.parametrize("name", NETWORKS)

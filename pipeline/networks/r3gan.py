@@ -2,7 +2,7 @@
 
 Huang et al. 2024, arXiv:2501.05441: ResNeXt blocks in both networks, resampled bilinearly, made
 stable by fix-up initialisation (Zhang et al. 2019, arXiv:1901.09321) and by R1 and R2 beside the
-relativistic loss. For images of any size; the last layer has a tanh, as every generator here.
+relativistic loss. For images of any size.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.networks import heads
-from pipeline.networks.scales import doubled, halved, sides, widths
+from pipeline.networks.scales import bounded, doubled, halved, sides, widths
 
 MOST = 8  # times `width`: channels of the coarsest maps
 BLOCKS = 2  # a side
@@ -57,7 +57,7 @@ class Generator(nn.Module):
         x = self.stages[0](x.contiguous(memory_format=torch.channels_last))
         for change, stage, side in zip(self.changes, self.stages[1:], self.sides[1:], strict=True):
             x = stage(doubled(change(x), side, "bilinear"))
-        return torch.tanh(self.last(x))
+        return bounded(self.last(x), self.training)
 
 
 class Discriminator(heads.Discriminator):
