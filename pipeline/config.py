@@ -56,6 +56,7 @@ NOT_SEARCHED = {
     "train.checkpoint_every": "it changes no number",
     "train.log_every": "it changes no number",
     "train.device": "it decides where a trial runs, not what it finds",
+    "train.devices": "it decides where a trial runs, not what it finds",
     "train.deterministic": "it decides where a trial runs, not what it finds",
     "train.on_collapse": "tune.pruner says what becomes of a collapsed trial",
     "train.max_rollbacks": "tune.pruner says what becomes of a collapsed trial",
@@ -286,6 +287,10 @@ class Train(Section):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = Field(
         description="auto: CUDA, else MPS, else the CPU."
     )
+    devices: Annotated[int, Field(ge=1, le=1024)] = Field(
+        description="Processes on this machine that share each batch, a GPU each (or cores of the "
+        "CPU); several machines through torchrun. Changes no number but by rounding."
+    )
     deterministic: bool = Field(description="CUDA: bit-identical resume, slower. A CPU always is.")
     checkpoint_every: Count = Field(description="Generator updates; changes no number.")
     eval_every: Count = Field(description="Generator updates between two looks at the samples.")
@@ -343,10 +348,40 @@ class Tracking(Section):
     )
 
 
+class Gate(Section):
+    """What `gan promote` asks of a model; docs/registry.md says how often models pass."""
+
+    better_sds: Annotated[float, Field(ge=0)] = Field(
+        description="The distance must be below the champion's by so many deviations."
+    )
+    coverage: Annotated[float, Field(gt=0, lt=1)] = Field(
+        description="The lower bound of what coverage changes by must be above minus this."
+    )
+    recall: Annotated[float, Field(gt=0, lt=1)] = Field(description="The same of recall.")
+    label_kl: Annotated[float, Field(gt=0)] = Field(
+        description="label_kl may be this (or twice its sampling floor), whatever the champion's."
+    )
+    label_kl_margin: Annotated[float, Field(ge=0)] = Field(
+        description="What label_kl may exceed the champion's by."
+    )
+    worst_class_sds: Annotated[float, Field(ge=0)] = Field(
+        description="The worst class may be worse than the champion's by so many deviations."
+    )
+    nearcopy: Annotated[float, Field(gt=0, lt=1)] = Field(
+        description="The upper end of nearcopy_rate must be below this; below 10,000 held-out "
+        "images, below ten times this."
+    )
+    ct_z: Annotated[float, Field(lt=0)] = Field(description="ct_z must be above this.")
+    mia_tpr1: Annotated[float, Field(gt=0, lt=1)] = Field(
+        description="The upper end of mia_tpr1 must be below this; from 10,000 held-out images."
+    )
+
+
 class Registry(Section):
     """The model registry."""
 
     name: Name | None = Field(description="Registered model. null: gan-<data.name>.")
+    gate: Gate
 
 
 class Dimension(Section):
@@ -523,6 +558,11 @@ class Params(Section):
         """What runs and models are called after."""
         return self.data.name or self.data.source
 
+    @property
+    def model_name(self) -> str:
+        """The registered model."""
+        return self.registry.name or f"gan-{self.data_name}"
+
 
 def _unfit(params: Params) -> Iterator[str]:
     """What of a recipe does not belong together: the key, the reason, and what would."""
@@ -585,6 +625,19 @@ def _unfit(params: Params) -> Iterator[str]:
             yield (
                 f"train.augment_p: ada goes by the sign of D's logits, which with {loss.name} says "
                 f"nothing; give a number or choose loss.name from {list(CENTRED)}"
+            )
+    if train.devices > 1:
+        if train.batch_size % (train.devices * model.pack):
+            packs = f" packs of {model.pack}" if model.pack > 1 else ""
+            least = train.devices * model.pack
+            yield (
+                f"train.devices: {train.devices} processes cannot share a batch of "
+                f"{train.batch_size}{packs} equally; set train.batch_size to a multiple of {least}"
+            )
+        if train.device == "mps" or ":" in train.device:
+            yield (
+                f"train.devices: {train.devices} processes cannot share train.device "
+                f"{train.device}; set it to auto, cpu or cuda"
             )
     if model.pack > 1:
         if model.conditional:

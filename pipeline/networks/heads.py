@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm as with_spectral_norm
 
+from pipeline import parallel
 from pipeline.networks.draws import Dropout
 
 KERNELS, KERNEL_DIM = 16, 8  # of minibatch discrimination
@@ -184,7 +185,7 @@ class Discrimination(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         rows = self.project(features).float().unflatten(1, (KERNELS, KERNEL_DIM))
-        distances = (rows[:, None] - rows[None]).abs().sum(dim=3)  # (N, N, KERNELS)
+        distances = (rows[:, None] - parallel.whole(rows)[None]).abs().sum(dim=3)  # (N, N, KERNELS)
         near = (-distances).exp().sum(dim=1) - 1  # without itself
         return torch.cat([features, near.to(features.dtype)], dim=1)
 
@@ -198,14 +199,15 @@ def _projection(n_classes: int, n_features: int) -> nn.Embedding:
 
 def deviation(features: Tensor) -> Tensor:
     """(N, ...) -> (N, 1): the standard deviation over groups of samples, mean over all features."""
-    n = len(features)
+    everything = parallel.whole(features.float())
+    n = len(everything)
     size = next(size for size in (GROUP, 3, 2, 1) if n % size == 0)
     # Strided groups: samples beside each other may be alike by their order.
-    groups = features.float().reshape(size, n // size, -1)
+    groups = everything.reshape(size, n // size, -1)
     # By hand: torch's var over the outermost dimension is many times slower.
     variances = (groups - groups.mean(dim=0)).square().mean(dim=0)
     deviations = (variances + 1e-8).sqrt().mean(dim=1)
-    return deviations.repeat(size)[:, None].to(features.dtype)
+    return parallel.part(deviations.repeat(size))[:, None].to(features.dtype)
 
 
 MINIBATCH: dict[str, type[Nothing | StandardDeviation | Discrimination]] = {
