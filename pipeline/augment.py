@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pipeline import parallel
 from pipeline.training.randomness import Draws
 
 SHIFT = 1 / 8  # of the side
@@ -70,8 +71,9 @@ class Adaptive(Augment):
     def adapt(self, real_logits: Tensor) -> dict[str, Tensor]:
         """Move `p` in place, as it is the training's own; it is what the history shows."""
         assert isinstance(self.p, Tensor)
-        sureness = real_logits.detach().sign().mean()
-        self.p += (sureness - ADA_TARGET).sign() * len(real_logits) / ADA_IMAGES
+        sureness = parallel.mean(real_logits.detach().sign().mean())
+        seen = len(real_logits) * parallel.size()
+        self.p += (sureness - ADA_TARGET).sign() * seen / ADA_IMAGES
         self.p.clamp_(0, 1)
         return {"augment_p": self.p.squeeze(0)}
 

@@ -55,6 +55,7 @@ NOT_SEARCHED = {
     "train.checkpoint_every": "it changes no number",
     "train.log_every": "it changes no number",
     "train.device": "it decides where a trial runs, not what it finds",
+    "train.devices": "it decides where a trial runs, not what it finds",
     "train.deterministic": "it decides where a trial runs, not what it finds",
     "train.on_collapse": "tune.pruner says what becomes of a collapsed trial",
     "train.max_rollbacks": "tune.pruner says what becomes of a collapsed trial",
@@ -277,6 +278,10 @@ class Train(Section):
     )
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = Field(
         description="auto: CUDA, else MPS, else the CPU."
+    )
+    devices: Annotated[int, Field(ge=1, le=1024)] = Field(
+        description="Processes on this machine that share each batch, a GPU each (or cores of the "
+        "CPU); several machines through torchrun. Changes no number but by rounding."
     )
     deterministic: bool = Field(description="CUDA: bit-identical resume, slower. A CPU always is.")
     checkpoint_every: Count = Field(description="Generator updates; changes no number.")
@@ -567,6 +572,19 @@ def _unfit(params: Params) -> Iterator[str]:
             yield (
                 f"train.augment_p: ada goes by the sign of D's logits, which with {loss.name} says "
                 f"nothing; give a number or choose loss.name from {list(CENTRED)}"
+            )
+    if train.devices > 1:
+        if train.batch_size % (train.devices * model.pack):
+            packs = f" packs of {model.pack}" if model.pack > 1 else ""
+            least = train.devices * model.pack
+            yield (
+                f"train.devices: {train.devices} processes cannot share a batch of "
+                f"{train.batch_size}{packs} equally; set train.batch_size to a multiple of {least}"
+            )
+        if train.device == "mps" or ":" in train.device:
+            yield (
+                f"train.devices: {train.devices} processes cannot share train.device "
+                f"{train.device}; set it to auto, cpu or cuda"
             )
     if model.pack > 1:
         if model.conditional:

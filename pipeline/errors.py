@@ -23,6 +23,7 @@ class UserError(Exception):
     """Something the user can mend. The message names the thing and the way out."""
 
     exit_code = 1
+    everywhere = False  # all processes of a stage meet it: only the first tells
 
 
 class ConfigError(UserError):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline import files, paths
+from pipeline import files, parallel, paths
 from pipeline.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -212,6 +212,7 @@ def train_extractor(
             dim=dim,
         )
     extractor.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    parallel.normalise_together(extractor)
     batches = max(1, n // batch_size)
     optimizer = torch.optim.Adam(extractor.parameters(), lr=lr)
     for epoch in range(epochs):
@@ -221,12 +222,16 @@ def train_extractor(
             done = (epoch + (batch + 0.5) / batches) / epochs
             optimizer.param_groups[0]["lr"] = lr * _one_cycle(done)
             x, y = _task_batch(images[index], None if labels is None else labels[index], rng)
-            _, logits = extractor(x.to(device))
-            loss = F.cross_entropy(logits, y.to(device))
+            mine = parallel.rows(len(x))
+            _, logits = extractor(x[mine].to(device))
+            loss = F.cross_entropy(logits, y[mine].to(device))
+            if parallel.size() > 1:  # parts may differ by one image
+                loss = loss * ((mine.stop - mine.start) * parallel.size() / len(x))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            told = parallel.average_gradients(list(extractor.parameters()), loss.detach())
             optimizer.step()
-            total += float(loss.detach())
+            total += float(told)
         on_epoch(epoch, total / batches)
     extractor.eval()
     extractor.standardise(_raw_features(extractor, images, device=device))
@@ -303,9 +308,11 @@ def extract(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features (N, d) and logits (N, K), float32, of uint8 images (N, H, W, C) or points (N, 2).
 
-    `on_batch` hears how many images of each batch are done.
+    `on_batch` hears how many images of each batch are done. Several processes take a part each, and
+    all get all.
     """
     extractor.to(device).eval()
+    n, images = len(images), images[parallel.rows(len(images))]
     features = np.empty((len(images), extractor.n_features), np.float32)
     logits = np.empty((len(images), extractor.n_outputs), np.float32)
     with torch.inference_mode():
@@ -313,8 +320,8 @@ def extract(
             f, z = extractor(_tensor(images[i : i + batch_size], device))
             features[i : i + batch_size] = f.cpu().numpy()
             logits[i : i + batch_size] = z.cpu().numpy()
-            on_batch(len(f))
-    return features, logits
+            on_batch(len(f) * parallel.size())
+    return parallel.gather(features, n), parallel.gather(logits, n)
 
 
 def accuracy(

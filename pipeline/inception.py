@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from pipeline import files, paths
+from pipeline import files, parallel, paths
 from pipeline.errors import UserError
 from pipeline.progress import bar
 
@@ -155,10 +155,11 @@ def extract(
     """Features (N, 2048) and logits without bias (N, 1008), float32, of uint8 (N, H, W, C) images.
 
     Gray images are repeated to three channels. A bar called `title` shows progress: a CPU's core
-    sees some five images a second.
+    sees some five images a second. Several processes take a part each, and all get all.
     """
     network.to(device)
     features, logits = [], []
+    n, images = len(images), images[parallel.rows(len(images))]
     # TensorFloat-32 would make a GPU's features differ from a CPU's in the fourth digit.
     exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
     with torch.inference_mode(), exact, bar(title, len(images)) as advance:
@@ -168,7 +169,8 @@ def extract(
             features.append(seen[0].cpu().numpy())
             logits.append(seen[1].cpu().numpy())
             advance(len(batch))
-    return np.concatenate(features), np.concatenate(logits)
+    found = np.concatenate(features), np.concatenate(logits)
+    return parallel.gather(found[0], n), parallel.gather(found[1], n)
 
 
 def real_features(
@@ -184,6 +186,7 @@ def real_features(
 
     `images_sha256` names the split of which `images` are the first; a cached file is named by that,
     their shape, the weights and torch-fidelity's version, so that it cannot be of anything else.
+    Of several processes only the first gets them.
     """
     from filelock import FileLock
 
@@ -192,8 +195,12 @@ def real_features(
     )
     path = paths.feature_cache() / f"{key}.npy"
     path.parent.mkdir(parents=True, exist_ok=True)
+    if parallel.rank() > 0:
+        if not parallel.share(None):
+            extract(network, images, device=device, title=title)
+        return np.empty((0, 2048), np.float32)
     with FileLock(path.with_suffix(".lock")):  # an equal evaluation waits rather than works
-        if not path.exists():
+        if not parallel.share(path.exists()):
             features, _ = extract(network, images, device=device, title=title)
             with files.atomic_file(path) as fresh, fresh.open("wb") as file:
                 np.save(file, features)

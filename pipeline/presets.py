@@ -20,6 +20,7 @@ DEFAULT = "default"
 RECIPE = ("model", "loss", "train")  # sections that a preset sets as a whole, but for
 KEPT = (
     "device",
+    "devices",
     "deterministic",
     "checkpoint_every",
     "log_every",

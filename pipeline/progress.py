@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from pipeline.logs import speaks
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -25,6 +27,9 @@ def bar(description: str, total: int, start: int = 0) -> Iterator[Callable[..., 
     """
     from rich.console import Console
 
+    if not speaks():
+        yield lambda n=1, note=None: None
+        return
     console, began = Console(stderr=True), time.monotonic()
     if console.is_terminal:
         with _live(console, description, total, start) as advance:

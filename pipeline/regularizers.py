@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from pipeline import parallel
+
 Critic = Callable[[Tensor], Tensor]  # images (N, C, H, W) or points (N, D) -> logits (N,)
 Memory = MutableMapping[str, Tensor]  # running values of a training by name, kept in checkpoints
 
@@ -103,7 +105,8 @@ def dragan(critic: Critic, real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
     Reals plus half their deviation times `mix`, uniform and shaped like them (Kodali et al. 2017,
     arXiv:1705.07215).
     """
-    return _distance_from_one(_gradient(critic, real + DRAGAN_SPREAD * real.std() * mix))
+    spread = DRAGAN_SPREAD * parallel.whole(real).std()
+    return _distance_from_one(_gradient(critic, real + spread * mix))
 
 
 def cr(critic: Critic, real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
@@ -117,7 +120,7 @@ def cr(critic: Critic, real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
 
 def bcr(critic: Critic, real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
     """The same of reals and of fakes (Zhao et al. 2021, arXiv:2002.04724)."""
-    return cr(critic, real, fake, mix) + cr(critic, fake, real, mix.flip(0))
+    return cr(critic, real, fake, mix) + cr(critic, fake, real, mix.flip(1))
 
 
 def lecam(real: Tensor, fake: Tensor, memory: Memory) -> Tensor:
@@ -127,7 +130,7 @@ def lecam(real: Tensor, fake: Tensor, memory: Memory) -> Tensor:
     """
     anchors = []
     for name, logits in (("lecam_real", real), ("lecam_fake", fake)):
-        mean = logits.detach().mean()
+        mean = parallel.mean(logits.detach().mean())
         anchors.append(memory[name].lerp(mean, 1 - LECAM_DECAY) if name in memory else mean)
         memory[name] = anchors[-1]
     return (real - anchors[1]).square().mean() + (fake - anchors[0]).square().mean()
@@ -144,7 +147,7 @@ def label_smoothing(real: Tensor, fake: Tensor, memory: Memory) -> Tensor:
 
 def feature_matching(real: Tensor, fake: Tensor) -> Tensor:
     """Squared distance of the mean features (Salimans et al. 2016, arXiv:1606.03498)."""
-    return (fake.mean(dim=0) - real.mean(dim=0)).square().sum()
+    return parallel.mean(fake.mean(dim=0) - real.mean(dim=0)).square().sum()
 
 
 def path_length(
@@ -156,17 +159,16 @@ def path_length(
 ) -> Tensor:
     """Squared distance of the image's change per step in w from its running mean.
 
-    Karras et al. 2020, arXiv:1912.04958. The generator must have `styles` and `synthesise`. On half
-    of the batch, as in the paper.
+    Karras et al. 2020, arXiv:1912.04958. The generator must have `styles` and `synthesise`. On
+    every second sample, half of the batch as in the paper: the same ones in however many parts.
     """
-    half = max(1, len(latents) // 2)
-    latents, labels = latents[:half], None if labels is None else labels[:half]
+    latents, labels = latents[::2], None if labels is None else labels[::2]
     styles = generator.styles(latents, labels)  # type: ignore[operator]
     images = generator.synthesise(styles)  # type: ignore[operator]
     noise = normal(tuple(images.shape)) / (images.shape[2] * images.shape[3]) ** 0.5
     (gradient,) = torch.autograd.grad((images * noise).sum(), styles, create_graph=True)
     lengths = gradient.square().sum(dim=2).mean(dim=1).sqrt()
-    mean = lengths.detach().mean()
+    mean = parallel.mean(lengths.detach().mean())
     known = memory.get("path_length", torch.zeros_like(mean))
     memory["path_length"] = known.lerp(mean, 1 - PATH_DECAY)
     return (lengths - memory["path_length"]).square().mean()

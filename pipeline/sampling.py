@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pipeline import parallel
 from pipeline.errors import ConfigError
 
 
@@ -95,16 +96,21 @@ def sample_images(
     truncation: float = 1.0,
     on_batch: Callable[[int], None] = lambda n: None,
 ) -> np.ndarray:
-    """`n` images uint8 (n, H, W, C), or points (n, D), of the seed's latent vectors."""
+    """`n` images uint8 (n, H, W, C), or points (n, D), of the seed's latent vectors.
+
+    Several processes draw a part each, and all get them all.
+    """
     vectors = latents(n, generator.latent_dim, seed)  # type: ignore[arg-type]
-    return generate(
+    mine = parallel.rows(n)
+    samples = generate(
         generator.to(device),
-        vectors,
-        labels,
+        vectors[mine],
+        None if labels is None else labels[mine],
         batch_size=batch_size,
         truncation=truncation,
-        on_batch=on_batch,
+        on_batch=lambda done: on_batch(done * parallel.size()),
     )
+    return parallel.gather(samples, n)
 
 
 def requested_labels(

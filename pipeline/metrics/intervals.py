@@ -18,7 +18,10 @@ def wilson(successes: float, n: float, *, z: float = Z) -> tuple[float, float]:
     share = successes / n
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return max(float(centre - half), 0.0), min(float(centre + half), 1.0)
+    # Of none and of all one end is exact, which rounding would miss.
+    low = 0.0 if successes <= 0 else max(float(centre - half), 0.0)
+    high = 1.0 if successes >= n else min(float(centre + half), 1.0)
+    return low, high
 
 
 def of_ten_blocks(figure: float, standard_error: float) -> tuple[float, float]:

@@ -46,7 +46,7 @@ class Generator(nn.Module):
             ]
         layers += [nn.Conv2d(widths[-1], channels, 3, 1, 1), nn.Tanh()]
         self.body = nn.Sequential(*layers)
-        self.apply(_init)
+        self.apply(heads.normal_weights)
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         if self.embedding is not None:
@@ -75,10 +75,9 @@ class Discriminator(heads.Discriminator):
         super().__init__()
         norm = heads.normalised(spectral_norm)
         image_size, _, channels = shape
-        beside = n_classes and conditioning == "concat"
-        self.plane = heads.ClassPlane(n_classes, image_size) if beside else None
+        self.plane = heads.plane_beside(n_classes, conditioning, image_size)
         _, _, halvings = SCALES[image_size]
-        widths = [channels + bool(beside)] + [width * 2**i for i in range(halvings)]
+        widths = [channels + (self.plane is not None)] + [width * 2**i for i in range(halvings)]
         layers: list[nn.Module] = []
         for n_in, n_out in itertools.pairwise(widths):
             layers += [norm(nn.Conv2d(n_in, n_out, 4, 2, 1)), nn.LeakyReLU(0.2, inplace=True)]
@@ -87,17 +86,9 @@ class Discriminator(heads.Discriminator):
         self.head = heads.Head(
             features, n_classes=n_classes, norm=norm, conditioning=conditioning, **head
         )
-        self.apply(_init)
+        self.apply(heads.normal_weights)
 
     def features(self, images: Tensor, labels: Tensor | None) -> Tensor:
         if self.plane is not None:
             images = self.plane(images, labels)
         return self.body(images).permute(0, 2, 3, 1).flatten(1)
-
-
-def _init(module: nn.Module) -> None:
-    """N(0, 0.02) as in the paper, for what spectral normalisation does not rescale anyway."""
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-        nn.init.normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

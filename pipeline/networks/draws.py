@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from pipeline import parallel
+
 
 class Draws(nn.Module):
     """Draws that a saved and restored network continues where it stopped.
@@ -48,5 +50,6 @@ class Dropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return x
-        kept = self.draws.uniform(tuple(x.shape), x.device) >= self.p
+        u = parallel.draw(lambda shape: self.draws.uniform(shape, x.device), tuple(x.shape))
+        kept = u >= self.p
         return x * kept / (1 - self.p)

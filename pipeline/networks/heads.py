@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm as with_spectral_norm
 
+from pipeline import parallel
 from pipeline.networks.draws import Dropout
 
 KERNELS, KERNEL_DIM = 16, 8  # of minibatch discrimination
@@ -84,6 +86,33 @@ class Discriminator(nn.Module):
         return self.judge(samples, labels).logits
 
 
+class OfVectors(Discriminator):
+    """A discriminator that sees its samples as vectors, the class beside them where asked for.
+
+    A network makes its `body`, of rows (N, D + `n_beside`), with `norm` on each layer, then calls
+    `judged_by` with the number of features that come out. Its own `vectors` makes rows of samples.
+    """
+
+    body: nn.Module
+
+    def __init__(
+        self, *, n_classes: int, spectral_norm: bool, conditioning: str = "concat", **head: Any
+    ) -> None:
+        super().__init__()
+        self.norm = normalised(spectral_norm)
+        self.n_beside = n_classes if conditioning == "concat" else 0
+        self.making = {"n_classes": n_classes, "conditioning": conditioning, **head}
+
+    def judged_by(self, n_features: int) -> None:
+        self.head = Head(n_features, norm=self.norm, **self.making)
+
+    def vectors(self, samples: Tensor) -> Tensor:
+        return samples.flatten(1)
+
+    def features(self, samples: Tensor, labels: Tensor | None) -> Tensor:
+        return self.body(one_hot_beside(self.vectors(samples), labels, self.n_beside))
+
+
 class ClassPlane(nn.Module):
     """Images (N, C, S, S) and classes (N,) -> (N, C + 1, S, S): a learnt picture of the class."""
 
@@ -103,6 +132,19 @@ def one_hot_beside(vectors: Tensor, labels: Tensor | None, n_classes: int) -> Te
         return vectors
     assert labels is not None
     return torch.cat([vectors, F.one_hot(labels, n_classes).to(vectors.dtype)], dim=1)
+
+
+def plane_beside(n_classes: int, conditioning: str, image_size: int) -> ClassPlane | None:
+    """The picture of the class beside images where D learns of it so, else None."""
+    return ClassPlane(n_classes, image_size) if n_classes and conditioning == "concat" else None
+
+
+def normal_weights(module: nn.Module) -> None:
+    """N(0, 0.02), as in DCGAN's paper, for what spectral normalisation does not rescale anyway."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        nn.init.normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 def normalised(spectral_norm: bool) -> Callable[[nn.Module], nn.Module]:
@@ -143,19 +185,20 @@ class Discrimination(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         rows = self.project(features).float().unflatten(1, (KERNELS, KERNEL_DIM))
-        distances = (rows[:, None] - rows[None]).abs().sum(dim=3)  # (N, N, KERNELS)
+        distances = (rows[:, None] - parallel.whole(rows)[None]).abs().sum(dim=3)  # (N, N, KERNELS)
         near = (-distances).exp().sum(dim=1) - 1  # without itself
         return torch.cat([features, near.to(features.dtype)], dim=1)
 
 
 def deviation(features: Tensor) -> Tensor:
     """(N, ...) -> (N, 1): the standard deviation over groups of samples, mean over all features."""
-    n = len(features)
+    everything = parallel.whole(features.float())
+    n = len(everything)
     size = next(size for size in (GROUP, 3, 2, 1) if n % size == 0)
     # Strided groups: samples beside each other may be alike by their order.
-    groups = features.float().reshape(size, n // size, -1)
+    groups = everything.reshape(size, n // size, -1)
     deviations = (groups.var(dim=0, correction=0) + 1e-8).sqrt().mean(dim=1)
-    return deviations.repeat(size)[:, None].to(features.dtype)
+    return parallel.part(deviations.repeat(size))[:, None].to(features.dtype)
 
 
 MINIBATCH: dict[str, type[Nothing | StandardDeviation | Discrimination]] = {

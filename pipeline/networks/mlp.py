@@ -40,30 +40,14 @@ class Generator(nn.Module):
         )
 
 
-class Discriminator(heads.Discriminator):
+class Discriminator(heads.OfVectors):
     """Images (N, channels, S, S) in [-1, 1] [and classes (N,)] -> logits (N,), high for real."""
 
-    def __init__(
-        self,
-        *,
-        shape: Sequence[int],
-        n_classes: int,
-        width: int,
-        spectral_norm: bool,
-        conditioning: str = "concat",
-        **head: Any,
-    ) -> None:
-        super().__init__()
-        norm = heads.normalised(spectral_norm)
-        self.n_beside = n_classes if conditioning == "concat" else 0
+    def __init__(self, *, shape: Sequence[int], width: int, **settings: Any) -> None:
+        super().__init__(**settings)
         sizes = [math.prod(shape) + self.n_beside, width, width]
         layers: list[nn.Module] = []
         for n_in, n_out in itertools.pairwise(sizes):
-            layers += [norm(nn.Linear(n_in, n_out)), nn.LeakyReLU(0.2, inplace=True)]
+            layers += [self.norm(nn.Linear(n_in, n_out)), nn.LeakyReLU(0.2, inplace=True)]
         self.body = nn.Sequential(*layers)
-        self.head = heads.Head(
-            width, n_classes=n_classes, norm=norm, conditioning=conditioning, **head
-        )
-
-    def features(self, images: Tensor, labels: Tensor | None) -> Tensor:
-        return self.body(heads.one_hot_beside(images.flatten(1), labels, self.n_beside))
+        self.judged_by(width)

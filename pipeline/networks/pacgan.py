@@ -31,41 +31,25 @@ class Generator(nn.Module):
             layers += [nn.Linear(n_in, width, bias=False), nn.BatchNorm1d(width), nn.ReLU()]
             n_in = width
         self.body = nn.Sequential(*layers, nn.Linear(n_in, math.prod(shape)))
-        self.apply(_init)
+        self.apply(heads.normal_weights)
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         return self.body(heads.one_hot_beside(latents, labels, self.n_classes))
 
 
-class Discriminator(heads.Discriminator):
+class Discriminator(heads.OfVectors):
     """Points (N, D) [and classes (N,)] -> logits (N,), high for real."""
 
-    def __init__(
-        self,
-        *,
-        shape: Sequence[int],
-        n_classes: int,
-        width: int,
-        spectral_norm: bool,
-        conditioning: str = "concat",
-        **head: Any,
-    ) -> None:
-        super().__init__()
-        norm = heads.normalised(spectral_norm)
-        self.n_beside = n_classes if conditioning == "concat" else 0
+    def __init__(self, *, shape: Sequence[int], width: int, **settings: Any) -> None:
+        super().__init__(**settings)
         layers: list[nn.Module] = []
         n_in, units = math.prod(shape) + self.n_beside, width // 2
         for _ in range(HIDDEN_D):
-            layers += [norm(nn.Linear(n_in, units * PIECES)), Maxout(PIECES)]
+            layers += [self.norm(nn.Linear(n_in, units * PIECES)), Maxout(PIECES)]
             n_in = units
         self.body = nn.Sequential(*layers)
-        self.head = heads.Head(
-            n_in, n_classes=n_classes, norm=norm, conditioning=conditioning, **head
-        )
-        self.apply(_init)
-
-    def features(self, points: Tensor, labels: Tensor | None) -> Tensor:
-        return self.body(heads.one_hot_beside(points, labels, self.n_beside))
+        self.judged_by(n_in)
+        self.apply(heads.normal_weights)
 
 
 class Maxout(nn.Module):
@@ -77,10 +61,3 @@ class Maxout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.unflatten(1, (-1, self.pieces)).amax(dim=2)
-
-
-def _init(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

@@ -43,30 +43,17 @@ class Generator(nn.Module):
         return self.last(torch.tanh(STEEPNESS * units))
 
 
-class Discriminator(heads.Discriminator):
+class Discriminator(heads.OfVectors):
     """Points (N, D) [and classes (N,)] -> logits (N,), high for real."""
 
-    def __init__(
-        self,
-        *,
-        shape: Sequence[int],
-        n_classes: int,
-        width: int,
-        spectral_norm: bool,
-        conditioning: str = "concat",
-        **head: Any,
-    ) -> None:
-        super().__init__()
-        norm = heads.normalised(spectral_norm)
-        self.n_beside = n_classes if conditioning == "concat" else 0
+    def __init__(self, *, shape: Sequence[int], width: int, **settings: Any) -> None:
+        super().__init__(**settings)
         self.fourier = Fourier(math.prod(shape), BANDWIDTH_D)
-        self.body = _hidden(self.fourier.n_out + self.n_beside, width, norm)
-        self.head = heads.Head(
-            width, n_classes=n_classes, norm=norm, conditioning=conditioning, **head
-        )
+        self.body = _hidden(self.fourier.n_out + self.n_beside, width, self.norm)
+        self.judged_by(width)
 
-    def features(self, points: Tensor, labels: Tensor | None) -> Tensor:
-        return self.body(heads.one_hot_beside(self.fourier(points), labels, self.n_beside))
+    def vectors(self, samples: Tensor) -> Tensor:
+        return self.fourier(samples)
 
 
 class Fourier(nn.Module):

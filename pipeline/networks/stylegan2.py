@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline import parallel
 from pipeline.networks import equalised, heads
 from pipeline.networks.draws import Draws
 from pipeline.networks.equalised import activated
@@ -65,7 +66,7 @@ class Generator(nn.Module):
         styles = self.styles(latents, labels)
         if self.training:
             with torch.no_grad():
-                mean = styles[:, 0].detach().float().mean(dim=0)
+                mean = parallel.mean(styles[:, 0].detach().float().mean(dim=0))
                 self.style_mean.lerp_(mean, 1 - MEAN_DECAY)
             styles = self._mixed(styles, labels)
         return self.synthesise(styles)
@@ -97,7 +98,7 @@ class Generator(nn.Module):
         chance, place = self.draws.uniform((2,), torch.device("cpu")).tolist()
         if chance >= MIXED:
             return styles
-        others = self.draws.normal((len(styles), self.latent_dim), styles.device)
+        others = _drawn(self.draws, (len(styles), self.latent_dim), styles.device)
         first = 1 + int(place * (len(self.layers) - 1))
         return torch.cat([styles[:, :first], self.styles(others, labels)[:, first:]], dim=1)
 
@@ -117,7 +118,7 @@ class Layer(nn.Module):
     def forward(self, x: Tensor, style: Tensor, draws: Draws | None) -> Tensor:
         x = self.conv(x, style)
         shape = (len(x), 1, *x.shape[2:])
-        noise = self.picture if draws is None else draws.normal(shape, x.device)
+        noise = self.picture if draws is None else _drawn(draws, shape, x.device)
         return activated(x + (self.strength * noise).to(x.dtype) + self.bias.to(x.dtype))
 
 
@@ -204,3 +205,8 @@ class Down(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         inner = activated(self.convs[1](halved(activated(self.convs[0](x)))))
         return (inner + self.shortcut(halved(x))) / math.sqrt(2)
+
+
+def _drawn(draws: Draws, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Standard normal numbers for these rows of the batch."""
+    return parallel.draw(lambda whole: draws.normal(whole, device), shape)

@@ -41,7 +41,7 @@ class Generator(nn.Module):
             nn.ConvTranspose2d(n_in, n_out, 5, 2, 2) for n_in, n_out in itertools.pairwise(widths)
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(channels) for channels in widths[1:-1])
-        self.apply(_init)
+        self.apply(heads.normal_weights)
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         uniform = torch.erf(latents / math.sqrt(2))
@@ -75,9 +75,8 @@ class Discriminator(heads.Discriminator):
     ) -> None:
         super().__init__()
         norm = heads.normalised(spectral_norm)
-        beside = n_classes and conditioning == "concat"
-        self.plane = heads.ClassPlane(n_classes, shape[0]) if beside else None
-        widths = [shape[2] + bool(beside)] + [width * 2**i for i in range(HALVINGS)]
+        self.plane = heads.plane_beside(n_classes, conditioning, shape[0])
+        widths = [shape[2] + (self.plane is not None)] + [width * 2**i for i in range(HALVINGS)]
         layers: list[nn.Module] = []
         for i, (n_in, n_out) in enumerate(itertools.pairwise(widths)):
             layers.append(norm(nn.Conv2d(n_in, n_out, 5, 2, 2)))
@@ -89,7 +88,7 @@ class Discriminator(heads.Discriminator):
         self.head = heads.Head(
             features, n_classes=n_classes, norm=norm, conditioning=conditioning, **head
         )
-        self.apply(_init)
+        self.apply(heads.normal_weights)
 
     def features(self, images: Tensor, labels: Tensor | None) -> Tensor:
         if self.plane is not None:
@@ -103,10 +102,3 @@ def _sizes(image_size: int) -> list[int]:
     for _ in range(HALVINGS):
         sizes.append((sizes[-1] + 1) // 2)
     return sizes
-
-
-def _init(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-        nn.init.normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

@@ -354,7 +354,7 @@ def _beside_nearest(
         reals = samples.fit(np.stack([images[k] for k in found[i]]))
         tiles = [_tile(fake, "sample", title, "fake")]
         tiles += [
-            _tile(real, "training image", f"{d:.3g}\n{d / scale:.2f}{TIMES}", "")
+            _tile(real, "training image", f"{number(float(d))}\n{d / scale:.2f}{TIMES}", "")
             for real, d in zip(reals, distances[i], strict=True)
         ]
         cards.append(f'<div class="card">{"".join(tiles)}</div>')

@@ -224,6 +224,10 @@ MEANINGS = [
             reals="fd_per_class_floor"),
     Meaning("fd_worst_class", "Distance of the class farthest above its floor.",
             reals="fd_worst_class_floor"),
+    Meaning("fid_per_class", "Inception distance within each class, the mean over classes.",
+            reals="fid_per_class_floor"),
+    Meaning("fid_worst_class", "Inception distance of the class farthest above its floor.",
+            reals="fid_worst_class_floor"),
     Meaning("worst_class", "Which class that is, counted from 0."),
     Meaning("cas", "Accuracy on test images of a classifier that learnt from samples only; beside "
             "it, of one that learnt from the training images. Interval: 95%.",

@@ -10,7 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline import audit, errors, evaluation, extractor, files, inception, lineage, logs, paths
+from pipeline import (
+    audit,
+    evaluation,
+    extractor,
+    files,
+    inception,
+    launch,
+    lineage,
+    logs,
+    paths,
+)
 from pipeline.config import Evaluate, check, read_yaml
 from pipeline.datasets import prepared
 from pipeline.errors import UserError
@@ -80,6 +90,8 @@ def main() -> None:
         train_features = np.load(paths.FEATURES / "train.npy")
         scored = logits if reference.labelled and not data.points else None
         space = evaluation.Space(features, reference.features, train_features, scored)
+    if not launch.leave():
+        return
     with bar("evaluate, steps", len(evaluation.FAMILIES)) as advance:
         metrics = evaluation.evaluate(
             evaluation.Fakes(features, logits, images, labels),
@@ -261,4 +273,4 @@ def _say(metrics: dict[str, float], distance: str) -> None:
 
 if __name__ == "__main__":
     logs.setup()
-    errors.run(main)
+    launch.run(main, "pipeline.stages.evaluate")

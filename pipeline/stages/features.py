@@ -11,18 +11,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline import errors, extractor, files, logs, paths
+from pipeline import extractor, files, launch, logs, paths
 from pipeline.config import STACKED, Features, load_params
 from pipeline.datasets import prepared
 from pipeline.progress import bar
-from pipeline.training.devices import pick_device
+from pipeline.training import devices
 
 log = logging.getLogger(__name__)
 
 
 def main() -> None:
     params = load_params()
-    device = pick_device(params.train.device)
+    device = devices.pick_device(params.train.device)
+    devices.keep_freed_memory()
     data = prepared.load()
     if data.points:
         model: extractor.AnyExtractor = extractor.Points(
@@ -31,15 +32,19 @@ def main() -> None:
         facts: dict[str, Any] = {"task": "none: points are their own features"}
     else:
         model, facts = _trained(data, params.features, device)
+    splits = {name: data.split(name).images for name in ("train", "val", "test")}
+    found: dict[str, np.ndarray] = {}
+    with bar("extract, images", sum(map(len, splits.values()))) as advance:
+        for name, images in splits.items():
+            found[name], logits = extractor.extract(model, images, device=device, on_batch=advance)
+            if name != "train":  # nobody asks for them, and of stacks they are half a gigabyte
+                found[f"{name}_logits"] = logits
+    if not launch.leave():
+        return
     with files.atomic_folder(paths.FEATURES) as folder:
         extractor.save(model, folder, facts)
-        splits = {name: data.split(name).images for name in ("train", "val", "test")}
-        with bar("extract, images", sum(map(len, splits.values()))) as advance:
-            for name, images in splits.items():
-                features, logits = extractor.extract(model, images, device=device, on_batch=advance)
-                np.save(folder / f"{name}.npy", features)
-                if name != "train":  # nobody asks for them, and of stacks they are half a gigabyte
-                    np.save(folder / f"{name}_logits.npy", logits)
+        for name, array in found.items():
+            np.save(folder / f"{name}.npy", array)
 
 
 def _trained(
@@ -78,4 +83,4 @@ def _trained(
 
 if __name__ == "__main__":
     logs.setup()
-    errors.run(main)
+    launch.run(main, "pipeline.stages.features")

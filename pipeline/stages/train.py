@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from pipeline import errors, files, lineage, logs, paths, progress
+from pipeline import files, launch, lineage, logs, parallel, paths, progress
 from pipeline.config import Params, check, read_yaml
 from pipeline.datasets import prepared
 from pipeline.grids import save_grid, save_png
@@ -39,10 +36,8 @@ def main() -> None:
     params = check(values)
     data = prepared.load()
     device = devices.pick_device(params.train.device)
-    precision = devices.pick_precision(params.train.precision, device)
-    if params.train.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what torch then asks for
-        torch.use_deterministic_algorithms(True)
+    precision = devices.agreed(devices.pick_precision(params.train.precision, device))
+    devices.prepare(device, deterministic=params.train.deterministic)
     inputs = lineage.stage_inputs("train", values)
     # `auto` is another precision on another machine, and then another result.
     inputs["params"]["train.precision"] = str(precision)
@@ -60,6 +55,25 @@ def main() -> None:
     state = recipe.make_state(params, shape=data.shape, n_classes=n_classes, device=device)
     if start is not None:
         recipe.warm_start(state, start)
+    monitor = Monitor(
+        data,
+        n=params.train.eval_samples,
+        seed=params.evaluate.seed,
+        conditional=params.model.conditional,
+        device=device,
+    )
+    if parallel.rank() > 0:
+        checkpoints.restore(state, None)
+        recipe.run(
+            params,
+            state,
+            task,
+            precision=precision,
+            evaluate=monitor,
+            save=lambda state: None,
+        )
+        launch.leave()
+        return
     run = record.start(
         "train",
         key,
@@ -70,13 +84,6 @@ def main() -> None:
     run.tags.update(lineage.tuned_tags(values))
     run.tags.update(device=devices.describe(device), precision=str(precision).split(".")[1])
 
-    monitor = Monitor(
-        data,
-        n=params.train.eval_samples,
-        seed=params.evaluate.seed,
-        conditional=params.model.conditional,
-        device=device,
-    )
     checkpoints.prune(paths.checkpoints(), keep=key)
     with checkpoints.hold(paths.checkpoints(), key) as folder:
         reached = _restore(state, folder, inputs)
@@ -87,14 +94,17 @@ def main() -> None:
         if reached == 0:
             grids.write(state)
         try:
-            with progress.bar("train", params.train.steps, start=reached) as advance:
+            with (
+                progress.bar("train", params.train.steps, start=reached) as advance,
+                checkpoints.background(folder) as save,
+            ):
                 recipe.run(
                     params,
                     state,
                     task,
                     precision=precision,
                     evaluate=monitor,
-                    save=lambda state: checkpoints.save(state, folder),
+                    save=save,
                     callbacks=[
                         callbacks.StopOnDivergence(),
                         callbacks.ShowProgress(advance, reached),
@@ -106,6 +116,7 @@ def main() -> None:
         except BaseException as error:
             live.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
             raise
+        launch.leave()
         live.close()
         config = _write_generator(state, params, data, key)
         _write_discriminator(state, params, data, key)
@@ -210,4 +221,4 @@ def _write_discriminator(state: State, params: Params, data: prepared.Prepared, 
 
 if __name__ == "__main__":
     logs.setup()
-    errors.run(main)
+    launch.run(main, "pipeline.stages.train")

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline import parallel
+
 # In steps of half an octave: D's rate moves by all of it, at most by a factor of 64, and G's by a
 # third the other way.
 MOST_HANDICAP = 12
@@ -128,19 +130,15 @@ class Adaptive(Fixed):
 @torch.no_grad()
 def hear(memory: dict[str, Tensor], real: Tensor, fake: Tensor) -> None:
     """Take D's logits of one update, each (N,), into the running values: no host sync."""
-    told = {
-        ACCURACY: (real > fake).float().mean(),
-        REAL: real.mean(),
-        FAKE: fake.mean(),
-    }
-    for name, value in told.items():
+    told = torch.stack([(real > fake).float().mean(), real.mean(), fake.mean()])
+    for name, value in zip((ACCURACY, REAL, FAKE), parallel.mean(told), strict=True):
         _average(memory, name, value)
 
 
 @torch.no_grad()
 def hear_held_out(memory: dict[str, Tensor], logits: Tensor) -> None:
     """Take D's logits (N,) on reals that it does not learn from."""
-    _average(memory, HELD_OUT, logits.mean(), decay=0.5)
+    _average(memory, HELD_OUT, parallel.mean(logits.mean()), decay=0.5)
 
 
 def heard(memory: dict[str, Tensor]) -> tuple[float, float]:

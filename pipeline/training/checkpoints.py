@@ -12,12 +12,15 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from pipeline import files, lineage
+from pipeline import files, lineage, parallel
+from pipeline.training.guard import cloned
 from pipeline.training.state import State
 
 log = logging.getLogger(__name__)
@@ -95,18 +98,50 @@ def first_start(folder: Path, now: int, *, resumed: bool) -> int:
 
 def save(state: State, folder: Path) -> None:
     """Write the state atomically: a kill leaves the last whole checkpoint."""
+    _write(state.state_dict(), folder)
+
+
+@contextlib.contextmanager
+def background(folder: Path) -> Iterator[Callable[[State], None]]:
+    """Yield a `save(state)` that waits for a copy of the state only; a thread writes it.
+
+    Where a write fails, the next save or the end of the block raises its error.
+    """
+    pending: list[Future[None]] = []
+
+    def settle() -> None:
+        while pending:
+            pending.pop().result()
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint") as writer:
+
+        def save(state: State) -> None:
+            settle()
+            pending.append(writer.submit(_write, cloned(state.state_dict()), folder))
+
+        yield save
+        settle()
+
+
+def _write(state: dict[str, Any], folder: Path) -> None:
     content = io.BytesIO()
-    torch.save(state.state_dict(), content)
+    torch.save(state, content)
     files.write_bytes(folder / STATE, content.getvalue())
 
 
-def restore(state: State, folder: Path) -> bool:
-    """Load the last checkpoint into `state`; False where there is none."""
-    path = folder / STATE
-    if not path.exists():
+def restore(state: State, folder: Path | None) -> bool:
+    """Load the last checkpoint into `state`; False where there is none.
+
+    Of several processes the first reads it and the others, `folder` None, get it from there: other
+    machines need no access to the file.
+    """
+    known = folder is not None and (folder / STATE).exists()
+    content = (folder / STATE).read_bytes() if folder is not None and known else b""
+    content = parallel.share_bytes(content)
+    if not content:
         return False
     device = next(state.generator.parameters()).device
-    state.load_state_dict(torch.load(path, map_location=device, weights_only=True))
+    state.load_state_dict(torch.load(io.BytesIO(content), map_location=device, weights_only=True))
     return True
 
 

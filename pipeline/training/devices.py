@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import torch
 
+from pipeline import parallel
 from pipeline.errors import ConfigError
 
 
@@ -42,11 +44,53 @@ def _has_bf16(device: torch.device) -> bool:
     return False
 
 
+def agreed(precision: torch.dtype) -> torch.dtype:
+    """The precision of all processes: what the first one picked, on whatever processors."""
+    return getattr(torch, parallel.share(str(precision).removeprefix("torch.")))
+
+
+def prepare(device: torch.device, *, deterministic: bool) -> None:
+    """Settings of this process by which it computes faster; call it once, before any work.
+
+    On a CPU they change no number. On CUDA, unless `deterministic`, float32 products are in
+    TensorFloat-32 and cuDNN tries which convolution is fastest.
+    """
+    keep_freed_memory()
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what torch then asks for
+        torch.use_deterministic_algorithms(True)
+    elif device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what is freed for the next step.
+
+    By default it gives large blocks back to the system, which must then fill them with zeros, page
+    by page, at every step: 13% of the processor's time of a default step in float32.
+    """
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+    if mallopt is None:
+        return
+    trim_threshold, mmap_threshold = -1, -3
+    if not mallopt(mmap_threshold, 2**30):
+        mallopt(mmap_threshold, 2**25)  # the most that older versions take
+    mallopt(trim_threshold, 2**31 - 1)
+
+
 def describe(device: torch.device) -> str:
     """The device in words, as a run's tag."""
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type}, {torch.get_num_threads()} threads"
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = f"{device.type}, {torch.get_num_threads()} threads"
+    return name if parallel.size() == 1 else f"{parallel.size()} x {name}"
 
 
 def peak_memory_mb(device: torch.device) -> float:

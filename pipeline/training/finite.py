@@ -14,6 +14,8 @@ from pipeline.errors import UserError
 class Diverged(UserError):
     """A figure, a loss or a gradient of the training is not a number any more."""
 
+    everywhere = True
+
 
 class NotFinite(Exception):
     """A loss or a gradient is NaN or inf. The weights are as they were before."""

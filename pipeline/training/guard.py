@@ -125,10 +125,10 @@ class Guard:
         changed = state.balance.temper(accuracy)
         step = self.healthy["step"]
         for name in TAKEN_BACK:
-            getattr(state, name).load_state_dict(_cloned(self.healthy[name]))
+            getattr(state, name).load_state_dict(cloned(self.healthy[name]))
         # In place of all of it: what was first heard after the look is forgotten.
         device = next(state.generator.parameters()).device
-        memory = _cloned(self.healthy["memory"])
+        memory = cloned(self.healthy["memory"])
         state.memory = {name: value.to(device) for name, value in memory.items()}
         self.lost = self.healthy["lost"] + state.step - step
         self.rollbacks += 1
@@ -148,18 +148,18 @@ class Guard:
 
 def _copy(state: State) -> dict[str, Any]:
     """Of `state` what a rollback returns to, on the CPU."""
-    modules = {name: _cloned(getattr(state, name).state_dict(), cpu=True) for name in TAKEN_BACK}
-    memory = _cloned(state.memory, cpu=True)
+    modules = {name: cloned(getattr(state, name).state_dict(), cpu=True) for name in TAKEN_BACK}
+    memory = cloned(state.memory, cpu=True)
     return {**modules, "memory": memory, "step": state.step, "lost": state.guard.lost}
 
 
-def _cloned(value: Any, *, cpu: bool = False) -> Any:
+def cloned(value: Any, *, cpu: bool = False) -> Any:
     """A copy of nested dictionaries and lists, of each tensor too."""
     if isinstance(value, Tensor):
         copy = value.detach().clone()
         return copy.cpu() if cpu else copy
     if isinstance(value, Mapping):
-        return {key: _cloned(item, cpu=cpu) for key, item in value.items()}
+        return {key: cloned(item, cpu=cpu) for key, item in value.items()}
     if isinstance(value, list):
-        return [_cloned(item, cpu=cpu) for item in value]
+        return [cloned(item, cpu=cpu) for item in value]
     return value

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from pipeline import parallel
 from pipeline.losses import Loss
 from pipeline.regularizers import FeatureTerm, GeneratorTerm, LogitTerm, Regularizer, Term
 from pipeline.training import balance, devices, finite, randomness
@@ -88,10 +89,11 @@ def train(
     def descend(optimizer: torch.optim.Optimizer, total: Tensor) -> None:
         optimizer.zero_grad()
         total.backward()
+        told = parallel.average_gradients(_parameters(optimizer), total.detach())
         if clip_grad is not None:
             nn.utils.clip_grad_norm_(_parameters(optimizer), clip_grad)
         if state.guard.checks:
-            check.step(optimizer, total)
+            check.step(optimizer, told)
         else:
             optimizer.step()
 
@@ -107,7 +109,10 @@ def train(
             total = total + term.weight * term.penalty(real_logits, fake_logits, state.memory)
         for regularizer in regularizers:
             if state.d_updates % regularizer.every == 0:
-                mix = randomness.uniform(regularizer.random(real), seed, state.d_updates).to(device)
+                mix = parallel.draw(
+                    lambda shape: randomness.uniform(shape, seed, state.d_updates),
+                    regularizer.random(real),
+                ).to(device)
                 # In float32: a gradient of a gradient loses too much in half the bits.
                 penalty = regularizer.penalty(
                     lambda images: task.judge(d, images, batch).logits, real, fake.float(), mix
@@ -124,7 +129,7 @@ def train(
                 torch._foreach_clamp_min_(d_parameters, -weight_clip)
                 torch._foreach_clamp_max_(d_parameters, weight_clip)
         state.d_updates += 1
-        state.images += len(task.real(batch))
+        state.images += len(task.real(batch)) * parallel.size()
         if listens:
             balance.hear(state.memory, real_logits, fake_logits)
         meter.add(
@@ -238,7 +243,9 @@ def train(
                 yield "D learnt", functools.partial(d_again, counter)
                 yield "G learnt", functools.partial(g_again, counter)
 
-        culprit = finite.first_culprit({"generator": g, "discriminator": d}, attempts())
+        culprit = "a batch that several processes shared"  # who made it, not all of them see
+        if parallel.size() == 1:
+            culprit = finite.first_culprit({"generator": g, "discriminator": d}, attempts())
         tell([Event(state.step, "not_finite", f"NaN or inf, first made by {culprit}")])
         tell([state.guard.not_finite(state, culprit)])
         # A deferred check has counted updates that were none, and the last step must be one.
@@ -297,7 +304,8 @@ def train(
                     stop = bool(callback.on_eval(state, row)) or stop
             if evaluated:
                 tell(state.guard.acts(state))
-                stop = stop or state.guard.stops
+                # Who listens is process 0's affair.
+                stop = parallel.share(stop or state.guard.stops)
             # Only here: between two rows the meter holds sums that a checkpoint lacks.
             if not ended and _passed(logged, state.step, checkpoint_every):
                 save(state)
@@ -320,8 +328,13 @@ class Meter:
             self.counts[name] = self.counts.get(name, 0) + 1
 
     def means(self) -> Row:
-        """The means by name; starts anew."""
-        means = {name: float(total) / self.counts[name] for name, total in self.sums.items()}
+        """The means by name, over all processes; starts anew."""
+        if not self.sums:
+            return {}
+        totals = parallel.mean(torch.stack(list(self.sums.values()))).tolist()  # one host sync
+        means = {
+            name: total / self.counts[name] for name, total in zip(self.sums, totals, strict=True)
+        }
         self.sums, self.counts = {}, {}
         return means
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipeline import evaluation, extractor, paths
+from pipeline import evaluation, extractor, parallel, paths
 from pipeline.datasets.prepared import Prepared
 from pipeline.sampling import class_labels, sample_images
 
@@ -18,7 +18,8 @@ class Monitor:
     `val`.
 
     The same `n` latent vectors each time, drawn from `seed`; a conditional generator gets the
-    classes in their proportions in training.
+    classes in their proportions in training. Several processes sample a part each; the first
+    computes the figures, and all get the same.
     """
 
     def __init__(
@@ -47,4 +48,5 @@ class Monitor:
             generator, n=self.n, seed=self.seed, labels=self.labels, device=self.device
         )
         seen = extractor.extract(self.extractor, samples, device=self.device)
-        return evaluation.monitor(*seen, self.reference)
+        first = parallel.rank() == 0
+        return parallel.share(evaluation.monitor(*seen, self.reference) if first else None)

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline import parallel
+
 # One stream a purpose: equal counters in different streams give independent draws.
 NOISE, ORDER, MIX, AUGMENT = range(4)
 
@@ -35,7 +37,8 @@ def uniform(shape: tuple[int, ...], seed: int, counter: int) -> Tensor:
 class Draws:
     """What is drawn while one batch is used: the i-th draw is a function of (seed, counter, i).
 
-    A batch is used within one round, which no checkpoint cuts in two.
+    A batch is used within one round, which no checkpoint cuts in two. Shapes are those of this
+    process's rows of the batch.
     """
 
     def __init__(self, seed: int, counter: int) -> None:
@@ -43,11 +46,11 @@ class Draws:
 
     def uniform(self, shape: tuple[int, ...]) -> Tensor:
         """Uniform numbers in [0, 1)."""
-        return torch.rand(shape, generator=self._next())
+        return parallel.draw(lambda all_: torch.rand(all_, generator=self._next()), shape)
 
     def normal(self, shape: tuple[int, ...]) -> Tensor:
         """Standard normal numbers."""
-        return torch.randn(shape, generator=self._next())
+        return parallel.draw(lambda all_: torch.randn(all_, generator=self._next()), shape)
 
     def _next(self) -> torch.Generator:
         self.taken += 1

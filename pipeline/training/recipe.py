@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from pipeline import parallel
 from pipeline.augment import Adaptive, Augment
 from pipeline.config import Params
 from pipeline.errors import UserError
@@ -59,10 +60,13 @@ def make_state(
     for module in (generator, discriminator):
         module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     settings = params.train
+    average = average_of(generator)
+    parallel.normalise_together(generator)
+    parallel.normalise_together(discriminator)
     return State(
         generator,
         discriminator,
-        average_of(generator),
+        average,
         OPTIMIZERS[settings.optimizer_g](
             generator.parameters(), settings.lr_g, settings.betas_g, settings.weight_decay_g
         ),

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline import parallel
 from pipeline.augment import Adaptive, Augment
 from pipeline.networks.heads import Verdict
 from pipeline.regularizers import GeneratorTerm, Memory
@@ -80,7 +81,7 @@ class Generate:
         labels: np.ndarray | None,
         *,
         latent_dim: int,
-        batch_size: int,
+        batch_size: int,  # of all processes together
         seed: int,
         device: torch.device,
         augment: Augment | None = None,  # of all that D sees
@@ -110,6 +111,7 @@ class Generate:
     def batch(self, counter: int) -> Batch:
         chosen = randomness.batch_indices(self.n, self.batch_size, self.seed, counter)
         latents = randomness.normal((self.batch_size, self.latent_dim), self.seed, counter)
+        chosen, latents = parallel.part(chosen), parallel.part(latents)
         if isinstance(self.images, Tensor):
             pixels = self.images[chosen.to(self.device)]
         else:
@@ -123,10 +125,11 @@ class Generate:
         if self.aside is None:
             return None
         images, labels = self.aside
-        chosen = randomness.batch_indices(len(images), self.batch_size, self.seed, counter).numpy()
+        indices = randomness.batch_indices(len(images), self.batch_size, self.seed, counter)
+        chosen = parallel.part(indices).numpy()
         classes = None if labels is None else torch.from_numpy(labels[chosen]).to(self.device)
         shown = for_networks(torch.from_numpy(images[chosen]).to(self.device))
-        latents = torch.zeros((self.batch_size, self.latent_dim), device=self.device)
+        latents = torch.zeros((len(chosen), self.latent_dim), device=self.device)
         return Batch(shown, latents, classes, randomness.Draws(self.seed, counter))
 
     def real(self, batch: Batch) -> Tensor:

@@ -26,6 +26,8 @@ def test_wilson_covers_a_small_share_at_about_its_rate():
 def test_wilson_stays_within_a_share():
     assert intervals.wilson(0, 5)[0] == 0
     assert intervals.wilson(5, 5)[1] == 1
+    assert intervals.wilson(0, 2000)[0] == 0
+    assert intervals.wilson(3000, 3000)[1] == 1
 
 
 @pytest.mark.parametrize(

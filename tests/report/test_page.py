@@ -163,6 +163,14 @@ def test_a_conditional_model_has_its_distance_per_class(tmp_path: Path):
     assert "90.0%" in panel
 
 
+def test_distances_to_the_nearest_images_are_written_out(tmp_path: Path):
+    small_outs.write(tmp_path, image_size=28)
+    panel = build(tmp_path).partition("<h3>In pixels</h3>")[2].partition("</section>")[0]
+    captions = re.findall(r"<figcaption>([\d.,e+]+)\n", panel)
+    assert captions
+    assert all("," in caption and "e" not in caption for caption in captions), captions
+
+
 def test_neighbours_and_interpolations_can_be_left_out(tmp_path: Path):
     small_outs.write(tmp_path)
     html = build(tmp_path, neighbours=0, interpolations=0)

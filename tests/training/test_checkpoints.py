@@ -9,8 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from pipeline.training import checkpoints
+
+from .test_loop import make
 
 
 def test_the_nearest_checkpoint_is_named_with_its_differences(tmp_path: Path) -> None:
@@ -28,6 +31,33 @@ def test_the_nearest_checkpoint_is_named_with_its_differences(tmp_path: Path) ->
 
 def test_no_other_checkpoint_is_none(tmp_path: Path) -> None:
     assert checkpoints.nearest(tmp_path, {"files": {}, "params": {}}) is None
+
+
+def test_a_checkpoint_in_the_background_is_of_the_moment_it_was_asked_for(tmp_path: Path) -> None:
+    state, _ = make()
+    with checkpoints.background(tmp_path) as save:
+        state.step, state.history = 3, [{"step": 3.0}]
+        save(state)
+        with torch.no_grad():
+            for parameter in state.generator.parameters():
+                parameter.fill_(7)
+        state.step = 4
+        state.history.append({"step": 4.0})
+    restored, _ = make()
+    fresh, _ = make()
+    assert checkpoints.restore(restored, tmp_path)
+    assert restored.step == 3
+    assert restored.history == [{"step": 3.0}]
+    ours, new = restored.generator.state_dict(), fresh.generator.state_dict()
+    assert all(torch.equal(ours[key], new[key]) for key in new)
+
+
+def test_a_background_write_that_fails_is_told(tmp_path: Path) -> None:
+    state, _ = make()
+    gone = tmp_path / "file" / "below"
+    gone.parent.write_text("no folder")
+    with pytest.raises(OSError, match="file"), checkpoints.background(gone) as save:
+        save(state)
 
 
 def test_a_second_process_waits_for_the_first(tmp_path: Path) -> None:

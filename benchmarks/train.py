@@ -1,0 +1,480 @@
+"""Images a second of the training loop against torch-mimicry's and the PyTorch DCGAN example's.
+
+The same networks, batch and images for each: mimicry's DCGAN-32 and SNGAN-32 by its own training
+steps and by this loop; the DCGAN example's networks at 64 pixels by the usual tutorial loop, which
+is written anew here, and by this loop. Each contender is a process of its own with a share of the
+steps in turn, so that what else runs on the machine falls on all alike; ratios are medians over the
+rounds. This loop also keeps a moving average of G, which the others do not.
+
+mimicry is installed without its dependencies (its package imports TensorFlow, which no training
+step needs) into a folder of the benchmark's own, .cache/benchmarks/mimicry, and only its networks
+and steps are imported.
+
+    python benchmarks/train.py                        # all three networks
+    python benchmarks/train.py --only sngan --rounds 7
+    python benchmarks/train.py --out docs/speed.md    # writes the tables there
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import itertools
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline import paths
+from pipeline.losses import LOSSES
+from pipeline.networks.heads import Verdict
+from pipeline.training import devices, loop
+from pipeline.training.balance import Fixed
+from pipeline.training.optimizers import OPTIMIZERS
+from pipeline.training.schedules import SCHEDULES
+from pipeline.training.state import State, average_of
+from pipeline.training.tasks import Batch, Generate
+
+MIMICRY = "torch-mimicry==0.1.16"
+IMAGES = 2048  # random ones: their content costs no time
+OURS = ("ours fp32", "ours bf16")
+# network -> the contenders, whom they are compared with first; images' side; D updates a round
+NETWORKS = {
+    "dcgan": (("mimicry", *OURS), 32, 1),
+    "sngan": (("mimicry", *OURS), 32, 5),
+    "example": (("tutorial", *OURS), 64, 1),
+}
+TITLES = {
+    "dcgan": "mimicry's DCGAN-32",
+    "sngan": "mimicry's SNGAN-32, 5 D updates a G update",
+    "example": "the PyTorch example's DCGAN, 64 pixels",
+}
+WANTED = {"dcgan": (1.8, 3.5), "sngan": (1.8, 3.5), "example": (1.15, 1.8)}
+RATE, BETAS = 2e-4, [0.0, 0.9]
+
+Run = Callable[[int], None]  # trains so many G updates
+
+
+# The networks.
+
+
+def mimicry_folder() -> Path:
+    """Where mimicry is, installed on first use."""
+    folder = paths.benchmarks() / "mimicry"
+    if not (folder / "torch_mimicry").exists():
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+        subprocess.run([*pip, "--target", str(folder), MIMICRY], check=True)
+    return folder
+
+
+def mimicry_networks(name: str) -> tuple[nn.Module, nn.Module]:
+    """Generator and discriminator, by mimicry's own classes and initial weights."""
+    folder = mimicry_folder()
+    sys.path.insert(0, str(folder))
+    # Its own __init__ imports TensorFlow: an empty package in its place finds the rest.
+    package = types.ModuleType("torch_mimicry")
+    package.__path__ = [str(folder / "torch_mimicry")]
+    sys.modules["torch_mimicry"] = package
+    if name == "dcgan":
+        from torch_mimicry.nets.dcgan import dcgan_32
+
+        return dcgan_32.DCGANGenerator32(), dcgan_32.DCGANDiscriminator32()
+    from torch_mimicry.nets.sngan import sngan_32
+
+    return sngan_32.SNGANGenerator32(), sngan_32.SNGANDiscriminator32()
+
+
+def example_networks(latent_dim: int = 100, width: int = 64) -> tuple[nn.Module, nn.Module]:
+    """The DCGAN of the tutorial: five transposed convolutions against five convolutions."""
+    channels = [8 * width, 4 * width, 2 * width, width]
+    g: list[nn.Module] = [nn.ConvTranspose2d(latent_dim, channels[0], 4, 1, 0, bias=False)]
+    for n_in, n_out in itertools.pairwise(channels):
+        g += [nn.BatchNorm2d(n_in), nn.ReLU(True)]
+        g += [nn.ConvTranspose2d(n_in, n_out, 4, 2, 1, bias=False)]
+    g += [nn.BatchNorm2d(channels[-1]), nn.ReLU(True)]
+    g += [nn.ConvTranspose2d(width, 3, 4, 2, 1, bias=False), nn.Tanh()]
+    d: list[nn.Module] = [nn.Conv2d(3, width, 4, 2, 1, bias=False), nn.LeakyReLU(0.2, True)]
+    for n_in, n_out in itertools.pairwise(channels[::-1]):
+        d += [nn.Conv2d(n_in, n_out, 4, 2, 1, bias=False), nn.BatchNorm2d(n_out)]
+        d += [nn.LeakyReLU(0.2, True)]
+    d += [nn.Conv2d(channels[0], 1, 4, 1, 0, bias=False)]
+    networks = nn.Sequential(*g), nn.Sequential(*d)
+    for module in itertools.chain(*(network.modules() for network in networks)):
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(module.weight, 0.0, 0.02)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight, 1.0, 0.02)
+    return networks
+
+
+def pixels(side: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (IMAGES, side, side, 3), dtype=np.uint8)
+
+
+# The contenders.
+
+
+def mimicry(network: str, batch_size: int, device: torch.device) -> Run:
+    """mimicry's trainer: its steps in its order; batches come from memory, without a loader."""
+    from torch_mimicry.training.metric_log import MetricLog
+
+    g, d = mimicry_networks(network)
+    g.to(device)
+    d.to(device)
+    optimizers = [torch.optim.Adam(m.parameters(), RATE, betas=tuple(BETAS)) for m in (g, d)]
+    _, side, n_dis = NETWORKS[network]
+    images = torch.from_numpy(pixels(side)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+    images = images.contiguous()
+    labels = torch.zeros(batch_size, dtype=torch.long, device=device)
+
+    def run(steps: int) -> None:
+        for step in range(steps):
+            told = MetricLog()
+            for i in range(n_dis):
+                chosen = torch.randint(IMAGES, (batch_size,))
+                batch = (images[chosen].to(device), labels)
+                shared = {"log_data": told, "global_step": step, "device": device}
+                told = d.train_step(real_batch=batch, netG=g, optD=optimizers[1], **shared)
+                if i == n_dis - 1:
+                    told = g.train_step(real_batch=batch, netD=d, optG=optimizers[0], **shared)
+
+    return run
+
+
+def tutorial(network: str, batch_size: int, device: torch.device) -> Run:
+    """The loop of the DCGAN tutorial: reals, then fakes, then G, with figures of every step."""
+    g, d = (module.to(device) for module in example_networks())
+    criterion = nn.BCEWithLogitsLoss()
+    optimizer_d = torch.optim.Adam(d.parameters(), lr=RATE, betas=(0.5, 0.999))
+    optimizer_g = torch.optim.Adam(g.parameters(), lr=RATE, betas=(0.5, 0.999))
+    images = torch.from_numpy(pixels(64)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+    dataset = torch.utils.data.TensorDataset(images.contiguous())
+    loader = torch.utils.data.DataLoader(dataset, batch_size, shuffle=True, drop_last=True)
+
+    def epochs() -> Iterator[Tensor]:
+        while True:
+            for (batch,) in loader:
+                yield batch
+
+    batches = epochs()
+
+    def run(steps: int) -> None:
+        for _ in range(steps):
+            real = next(batches).to(device)
+            label = torch.full((len(real),), 1.0, device=device)
+            d.zero_grad()
+            output = d(real).view(-1)
+            error_real = criterion(output, label)
+            error_real.backward()
+            noise = torch.randn(len(real), 100, 1, 1, device=device)
+            fake = g(noise)
+            label.fill_(0.0)
+            output = d(fake.detach()).view(-1)
+            error_fake = criterion(output, label)
+            error_fake.backward()
+            optimizer_d.step()
+            g.zero_grad()
+            label.fill_(1.0)
+            output = d(fake).view(-1)
+            error_g = criterion(output, label)
+            error_g.backward()
+            optimizer_g.step()
+            _ = (error_real + error_fake).item(), error_g.item(), output.mean().item()
+
+    return run
+
+
+class Foreign(Generate):
+    """Unconditional generation with networks that are not the pipeline's."""
+
+    square = False  # latent vectors as (N, D, 1, 1)
+
+    def fake(self, generator: nn.Module, batch: Batch) -> Tensor:
+        latents = batch.latents
+        return generator(latents[:, :, None, None] if self.square else latents)
+
+    def judge(self, discriminator: nn.Module, images: Tensor, batch: Batch) -> Verdict:
+        logits = discriminator(images).reshape(-1)
+        return Verdict(logits, logits, None)
+
+
+def ours(network: str, batch_size: int, device: torch.device, precision: torch.dtype) -> Run:
+    """This loop."""
+    devices.prepare(device, deterministic=False)
+    _, side, n_dis = NETWORKS[network]
+    example = network == "example"
+    g, d = example_networks() if example else mimicry_networks(network)
+    for module in (g, d):
+        module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    betas = [0.5, 0.999] if example else BETAS
+    optimizers = [OPTIMIZERS["adam"](m.parameters(), RATE, betas, 0.0) for m in (g, d)]
+    state = State(g, d, average_of(g), *optimizers, Fixed(d_steps=n_dis, g_steps=1))
+    latent_dim = 100 if example else 128
+    task = Foreign(
+        pixels(side), None, latent_dim=latent_dim, batch_size=batch_size, seed=0, device=device
+    )
+    task.square = example
+
+    def run(steps: int) -> None:
+        loop.train(
+            state,
+            task,
+            loss=LOSSES["hinge" if network == "sngan" else "non_saturating"],
+            terms=[],
+            weight_clip=None,
+            steps=state.step + steps,
+            lr_g=RATE,
+            lr_d=RATE,
+            schedule_g=SCHEDULES["none"],
+            schedule_d=SCHEDULES["none"],
+            clip_grad=None,
+            ema_decay=0.999,
+            ema_warmup=10.0,
+            precision=precision,
+            seed=0,
+            log_every=50,
+            eval_every=10**9,
+            checkpoint_every=10**9,
+            evaluate=lambda generator: {"fd": 1.0},
+            save=lambda state: None,
+        )
+
+    run.state, run.task = state, task  # type: ignore[attr-defined]
+    return run
+
+
+def contender(name: str, network: str, batch_size: int, device: torch.device) -> Run:
+    if name == "mimicry":
+        run = mimicry(network, batch_size, device)
+    elif name == "tutorial":
+        run = tutorial(network, batch_size, device)
+    else:
+        dtype = torch.bfloat16 if name.endswith("bf16") else torch.float32
+        run = ours(network, batch_size, device, dtype)
+    return run
+
+
+# Time by phase, of this loop.
+
+
+class Phases:
+    """Seconds by phase while it is in force: methods of the loop's parts are wrapped."""
+
+    def __init__(self, run: Any, device: torch.device) -> None:
+        self.seconds: dict[str, float] = {}
+        self.device, self.run = device, run
+        self.undo: list[Callable[[], None]] = []
+
+    def __enter__(self) -> Phases:
+        state, task = self.run.state, self.run.task
+        self._wrap(task, "batch", "data and noise")
+        self._wrap(task, "fake", "G forward")
+        self._wrap(task, "judge", "D forward")
+        self._wrap(torch.Tensor, "backward", "backward")
+        self._wrap(state.optimizer_g, "step", "optimizers")
+        self._wrap(state.optimizer_d, "step", "optimizers")
+        self._wrap(loop, "update_average", "moving average")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for undo in self.undo:
+            undo()
+
+    def _wrap(self, owner: Any, name: str, phase: str) -> None:
+        inner = getattr(owner, name)
+
+        def timed(*arguments: Any, **named: Any) -> Any:
+            synchronise(self.device)
+            began = time.perf_counter()
+            found = inner(*arguments, **named)
+            synchronise(self.device)
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - began
+            return found
+
+        own = name in vars(owner)
+        setattr(owner, name, timed)
+        self.undo.append(lambda: setattr(owner, name, inner) if own else delattr(owner, name))
+
+
+def synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+# Workers, who do what they are told on standard input, and the one who tells them.
+
+
+def work(name: str, network: str, batch_size: int, device_name: str) -> None:
+    """Serve requests, a JSON line each: {"steps": k, "phases": false}."""
+    device = devices.pick_device(device_name)
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
+    torch.manual_seed(0)
+    run = contender(name, network, batch_size, device)
+    for line in sys.stdin:
+        asked = json.loads(line)
+        answer: dict[str, Any] = {}
+        synchronise(device)
+        began = time.perf_counter()
+        if asked["phases"]:
+            with Phases(run, device) as phases:
+                run(asked["steps"])
+            answer["phases"] = phases.seconds
+        else:
+            run(asked["steps"])
+        synchronise(device)
+        answer["seconds"] = time.perf_counter() - began
+        answer["memory_mb"] = devices.peak_memory_mb(device)
+        print(json.dumps(answer), file=out, flush=True)
+
+
+class Worker:
+    def __init__(self, name: str, network: str, batch_size: int, device: str) -> None:
+        command = [sys.executable, __file__, "--worker", name, "--only", network]
+        command += ["--batch", str(batch_size), "--device", device]
+        self.name = name
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def ask(self, steps: int, *, phases: bool = False) -> dict[str, Any]:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(json.dumps({"steps": steps, "phases": phases}), file=self.process.stdin, flush=True)
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.name} ended with code {self.process.wait()}")
+        return json.loads(line)
+
+    def close(self) -> None:
+        self.process.stdin.close()  # type: ignore[union-attr]
+        self.process.wait()
+
+
+def measure(network: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Rounds in which every contender trains in turn; seconds of each, phases, memory."""
+    names = NETWORKS[network][0]
+    workers = {name: Worker(name, network, arguments.batch, arguments.device) for name in names}
+    try:
+        first = {name: worker.ask(1) for name, worker in workers.items()}  # warm-up
+        # As many steps as take the slowest some seconds.
+        slowest = max(workers[name].ask(1)["seconds"] for name in names)
+        steps = max(1, round(arguments.seconds / slowest))
+        seconds: dict[str, list[float]] = {name: [] for name in names}
+        last = first
+        for i in range(arguments.rounds):
+            for name, worker in workers.items():
+                last[name] = worker.ask(steps)
+                seconds[name].append(last[name]["seconds"] / steps)
+            told = ", ".join(f"{name} {values[-1]:.3f}" for name, values in seconds.items())
+            print(f"{network}, round {i + 1} of {arguments.rounds}: {told} s a step", flush=True)
+        phases = {name: workers[name].ask(steps, phases=True) for name in OURS}
+    finally:
+        for worker in workers.values():
+            worker.close()
+    return {
+        "seconds": seconds,
+        "memory": {name: answer["memory_mb"] for name, answer in last.items()},
+        "phases": {name: shares(answer) for name, answer in phases.items()},
+    }
+
+
+def shares(answer: dict[str, Any]) -> dict[str, float]:
+    """Of the time of some steps: the share of each phase, and of the rest."""
+    found = {name: value / answer["seconds"] for name, value in answer["phases"].items()}
+    return {**found, "losses, meters, the rest": 1 - sum(found.values())}
+
+
+# Tables.
+
+
+def table(network: str, found: dict[str, Any], batch_size: int) -> list[str]:
+    names, _, n_dis = NETWORKS[network]
+    base = found["seconds"][names[0]]
+    head = ("", "images/s", f"times {names[0]}", "lowest to highest", "wanted", "peak memory, MB")
+    wanted = ("", *(f"{value:g}" for value in WANTED[network]))
+    rows = []
+    for name, target in zip(names, wanted, strict=True):
+        seconds = found["seconds"][name]
+        ratios = [a / b for a, b in zip(base, seconds, strict=True)]
+        rate = batch_size * n_dis / statistics.median(seconds)
+        spread = f"{min(ratios):.2f} to {max(ratios):.2f}" if target else ""
+        ratio = f"{statistics.median(ratios):.2f}"
+        rows.append((name, f"{rate:.1f}", ratio, spread, target, f"{found['memory'][name]:.0f}"))
+    phase_head = ("phase", *OURS)
+    phases = list(found["phases"][OURS[0]])
+    phase_rows = [
+        (phase, *(f"{found['phases'][name].get(phase, 0):.0%}" for name in OURS))
+        for phase in phases
+    ]
+    return [
+        f"### {TITLES[network]}, batch {batch_size}",
+        "",
+        *markdown(head, rows),
+        "",
+        *markdown(phase_head, phase_rows),
+        "",
+    ]
+
+
+def markdown(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    lines = [head, ("---",) * len(head), *rows]
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def machine(device: torch.device) -> str:
+    """The processor or GPU in words."""
+    name = devices.describe(device)
+    if device.type == "cpu" and Path("/proc/cpuinfo").exists():
+        found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+        name = f"{found[1] if found else 'cpu'}, {torch.get_num_threads()} threads"
+    return f"{name}; torch {torch.__version__}"
+
+
+def write(path: Path, mark: str, lines: list[str]) -> None:
+    """Put the lines between the marks `<!-- mark -->` and `<!-- end mark -->` of a page."""
+    text = path.read_text()
+    pattern = rf"(<!-- {mark} -->\n).*?(<!-- end {mark} -->)"
+    if not re.search(pattern, text, re.S):
+        raise SystemExit(f"{path} has no place for it: <!-- {mark} --> and <!-- end {mark} -->")
+    content = "\n".join(lines).rstrip() + "\n"
+    path.write_text(re.sub(pattern, lambda match: match[1] + content + match[2], text, flags=re.S))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", choices=NETWORKS, help="one of the networks")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of the slowest, a round")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path, help="the page to write the tables to")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        work(arguments.worker, arguments.only, arguments.batch, arguments.device)
+        return
+    mimicry_folder()
+    device = devices.pick_device(arguments.device)
+    for network in [arguments.only] if arguments.only else NETWORKS:
+        lines = table(network, measure(network, arguments), arguments.batch)
+        print("\n".join(lines), flush=True)
+        if arguments.out:
+            day = datetime.datetime.now(datetime.UTC).date()
+            said = f"{day}, {machine(device)}; medians over {arguments.rounds} rounds."
+            write(arguments.out, f"speed: {network}", [*lines, said])
+
+
+if __name__ == "__main__":
+    main()

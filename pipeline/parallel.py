@@ -1,0 +1,233 @@
+"""One computation in several processes: each has its part of every batch, and what they share.
+
+Each process holds the same networks and takes its rows of each batch. Whatever depends on the whole
+batch (statistics of batch normalisation, a mean inside a square, a threshold) goes through the
+functions here, so that the result is that of one process with the whole batch, up to rounding. In a
+single process they return what they are given and call nothing.
+
+Gradients are averaged by one all-reduce of all of them after the backward pass, not by torch's
+DistributedDataParallel: that must see every forward pass, and here D is called several times before
+one backward, by other methods than `forward`, and for gradients of gradients.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from pipeline.errors import UserError
+
+Shape = tuple[int, ...]
+
+
+class Lost(UserError):
+    """Another process is gone, and with it the computation."""
+
+    everywhere = True
+
+
+def size() -> int:
+    """Processes that compute together."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def rank() -> int:
+    """The number of this process, from 0."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def rows(n: int) -> slice:
+    """Which of `n` rows are this process's; the first processes have no fewer than the last."""
+    each, more = divmod(n, size())
+    first = rank() * each + min(rank(), more)
+    return slice(first, first + each + (rank() < more))
+
+
+def draw(of: Callable[[Shape], Tensor], shape: Shape) -> Tensor:
+    """This process's rows of what `of` draws for all: `shape` is that of the rows.
+
+    Every process draws the numbers of the whole batch, so that they do not depend on its parts.
+    """
+    if size() == 1:
+        return of(shape)
+    n = shape[0]
+    return of((n * size(), *shape[1:]))[rank() * n : (rank() + 1) * n]
+
+
+def total(x: Tensor) -> Tensor:
+    """The sum over all processes, differentiable any number of times."""
+    return x if size() == 1 else _Total.apply(x)
+
+
+def mean(x: Tensor) -> Tensor:
+    """The mean over all processes, differentiable likewise."""
+    return x if size() == 1 else total(x) / size()
+
+
+def whole(x: Tensor) -> Tensor:
+    """The rows (n, ...) of all processes, as many of each: (n * size, ...), differentiable."""
+    if size() == 1:
+        return x
+    before = x.new_zeros(rank() * len(x), *x.shape[1:])
+    after = x.new_zeros((size() - 1 - rank()) * len(x), *x.shape[1:])
+    return total(torch.cat([before, x, after]))
+
+
+def part(x: Tensor) -> Tensor:
+    """This process's rows of what `whole` gave."""
+    return x if size() == 1 else x[rows(len(x))]
+
+
+@torch.no_grad()
+def average_gradients(parameters: Sequence[Tensor], loss: Tensor) -> Tensor:
+    """Replace each gradient by its mean over all processes. Returns the mean of `loss`, a scalar.
+
+    The loss goes along, so that all processes think the same of it (as whether it is finite).
+    """
+    if size() == 1:
+        return loss
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    flat = [*(gradient.reshape(-1) for gradient in gradients), loss.reshape(1)]
+    means = _all_reduce(torch.cat(flat)) / size()
+    pieces = means.split([len(piece) for piece in flat])
+    for gradient, piece in zip(gradients, pieces, strict=False):
+        gradient.copy_(piece.view(gradient.shape))
+    return pieces[-1].squeeze(0)
+
+
+def share(value: Any) -> Any:
+    """Process 0's `value` (of JSON) in every process."""
+    if size() == 1:
+        return value
+    return json.loads(share_bytes(json.dumps(value).encode() if rank() == 0 else b""))
+
+
+def share_bytes(content: bytes) -> bytes:
+    """Process 0's `content` in every process."""
+    if size() == 1:
+        return content
+    with _watched():
+        length = torch.tensor([len(content)], device=_device())
+        distributed.broadcast(length, 0)
+        if not length:
+            return b""
+        data = torch.empty(int(length), dtype=torch.uint8, device=_device())
+        if rank() == 0:
+            data.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
+        distributed.broadcast(data, 0)
+        return data.cpu().numpy().tobytes()
+
+
+def gather(array: np.ndarray, n: int) -> np.ndarray:
+    """All `n` rows of an array of which each process has its `rows(n)`."""
+    if size() == 1:
+        return array
+    everything = np.zeros((n, *array.shape[1:]), array.dtype)
+    everything[rows(n)] = array
+    # Bytes: each is of one process and zero in the others, whatever the type.
+    data = torch.from_numpy(everything.view(np.uint8).reshape(-1)).to(_device())
+    return _all_reduce(data).cpu().numpy().view(array.dtype).reshape(everything.shape)
+
+
+class BatchNorm(_BatchNorm):
+    """Batch normalisation by the statistics of the batches of all processes."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        pass
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, ...) -> the same shape; the N may differ between processes."""
+        if not self.training or size() == 1:
+            return super().forward(input)
+        x = input.float()
+        over = [0, *range(2, x.dim())]
+        shape = (1, -1, *[1] * (x.dim() - 2))
+        # In two passes: the difference of E[x^2] and E[x]^2 would lose what they have in common.
+        sums = torch.cat([x.sum(over), x.new_tensor([float(x.numel() // x.shape[1])])])
+        sums = total(sums)
+        count = sums[-1].detach()
+        mean = sums[:-1] / count
+        centred = x - mean.view(shape)
+        variance = total(centred.square().sum(over)) / count
+        if self.track_running_stats and self.running_mean is not None:
+            self._remember(mean.detach(), variance.detach() * count / (count - 1))
+        y = centred * torch.rsqrt(variance + self.eps).view(shape)
+        if self.affine:
+            y = y * self.weight.view(shape) + self.bias.view(shape)
+        return y.to(input.dtype)
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+        assert self.momentum is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked += 1
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance, self.momentum)
+
+
+def normalise_together(module: nn.Module) -> None:
+    """Let the module's batch normalisations count the batches of all processes.
+
+    torch's own synchronised one works on CUDA only. Parameters and buffers stay the same objects,
+    under the same names.
+    """
+    if size() == 1:
+        return
+    for name, child in module.named_children():
+        if not isinstance(child, _BatchNorm):
+            normalise_together(child)
+            continue
+        own = BatchNorm(
+            child.num_features,
+            child.eps,
+            child.momentum,
+            child.affine,
+            child.track_running_stats,
+        )
+        own._parameters, own._buffers = child._parameters, child._buffers
+        own.train(child.training)
+        setattr(module, name, own)
+
+
+class _Total(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return _all_reduce(x.detach().clone(memory_format=torch.contiguous_format))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        # What each process makes of the sum depends on every process's x.
+        return _Total.apply(gradients[0])
+
+
+def _all_reduce(x: Tensor) -> Tensor:
+    with _watched():
+        distributed.all_reduce(x)
+    return x
+
+
+@contextlib.contextmanager
+def _watched() -> Iterator[None]:
+    """Collectives fail where another process is gone: that is no error of this one."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise Lost(
+            f"process {rank()} has lost another one of the {size()} ({str(error).splitlines()[0]})"
+        ) from error
+
+
+def _device() -> torch.device:
+    """Where a collective's tensors must lie."""
+    if distributed.get_backend() == "nccl":
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")

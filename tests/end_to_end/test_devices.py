@@ -1,0 +1,123 @@
+"""Stages in two processes on the CPU: the same files, what a kill leaves, and its message."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from safetensors.numpy import load_file
+
+from pipeline.files import file_hash
+
+from .conftest import Workspace
+
+WEIGHTS = Path("models/generator/last.safetensors")
+
+
+def workers(launcher: int) -> list[psutil.Process]:
+    """The processes that train for it, the first one first."""
+    children = psutil.Process(launcher).children(recursive=True)
+    found = [child for child in children if "-m" in child.cmdline()]
+    return sorted(found, key=lambda child: int(child.environ().get("RANK", -1)))
+
+
+def start(workspace: Workspace) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        ["python", "-m", "pipeline.stages.train"],
+        cwd=workspace.root,
+        env=workspace.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for_checkpoint(workspace: Workspace, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not list((workspace.root / ".checkpoints").glob("*/state.pt")):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_two_processes_give_every_stage_its_files(workspace: Workspace) -> None:
+    one = load_file(workspace.root / WEIGHTS)
+    features = np.load(workspace.root / "models/features/test.npy")
+    workspace.set(train__devices=2)
+    assert "Running stage" not in workspace.run("dvc", "repro")  # it changes no number
+    workspace.run("dvc", "repro", "--force", "features")
+    # The extractor learns by steps of Adam, which make much of rounding.
+    again = np.load(workspace.root / "models/features/test.npy")
+    assert again.shape == features.shape
+    workspace.run("git", "checkout", "dvc.lock")
+    workspace.run("dvc", "checkout", "--force")
+    output = workspace.run("dvc", "repro", "--single-item", "--force", "train")
+    assert output.count("best of the checkpoints") == 1  # one voice
+    two = load_file(workspace.root / WEIGHTS)
+    for name, weights in one.items():
+        np.testing.assert_allclose(two[name], weights, rtol=0.05, atol=0.01, err_msg=name)
+    history = (workspace.root / "reports/train/history.csv").read_text().splitlines()
+    assert len(history) == 1 + 40 // 10
+    workspace.run("dvc", "repro", "--single-item", "--force", "evaluate")
+    assert (workspace.root / "reports/evaluation/samples.png").is_file()
+    newest = [run for run in workspace.runs() if run["stage"] == "train"][-1]
+    assert newest["status"] == "FINISHED"
+
+
+@pytest.mark.slow
+def test_a_killed_worker_ends_the_job_and_the_next_one_continues(workspace: Workspace) -> None:
+    workspace.set(train__steps=600, train__eval_every=100, train__devices=2, seed=1)
+    uninterrupted = Workspace(workspace.root.with_name("uninterrupted"))
+    shutil.copytree(workspace.root, uninterrupted.root)
+    uninterrupted.run("python", "-m", "pipeline.stages.train")
+
+    process = start(workspace)
+    wait_for_checkpoint(workspace, process)
+    workers(process.pid)[1].kill()
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "process 1 of 2 was killed (SIGKILL)" in output
+    assert "the same command continues at the last checkpoint" in output
+    assert "Traceback" not in output
+
+    process = start(workspace)  # and now all of it, the launcher first
+    wait_for_checkpoint(workspace, process)
+    left = workers(process.pid)
+    process.kill()
+    process.communicate(timeout=60)
+    _, alive = psutil.wait_procs(left, timeout=20)
+    assert not alive  # nobody trains on without it
+
+    output = workspace.run("python", "-m", "pipeline.stages.train")
+    step = int(re.search(r"continuing from the checkpoint at step (\d+)", output)[1])  # type: ignore[index]
+    assert 0 < step < 600
+    assert file_hash(workspace.root / WEIGHTS) == file_hash(uninterrupted.root / WEIGHTS)
+
+
+@pytest.mark.slow
+def test_a_run_of_two_continues_in_one(workspace: Workspace) -> None:
+    workspace.set(train__steps=600, train__eval_every=100, train__devices=2, seed=2)
+    process = start(workspace)
+    wait_for_checkpoint(workspace, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    workspace.set(train__devices=1)
+    output = workspace.run("python", "-m", "pipeline.stages.train")
+    assert "continuing from the checkpoint at step" in output
+
+
+@pytest.mark.slow
+def test_a_batch_that_cannot_be_shared_is_refused(workspace: Workspace) -> None:
+    workspace.set(train__devices=3)
+    output = workspace.run("python", "-m", "pipeline.stages.train", code=2)
+    assert "train.batch_size to a multiple of 3" in output

@@ -1,0 +1,91 @@
+"""What processes share, seen from one of them; tests/training/test_parallel.py runs two."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pipeline import parallel
+
+
+@pytest.fixture
+def twin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if a second process had the same rows."""
+    monkeypatch.setattr(parallel, "size", lambda: 2)
+    monkeypatch.setattr(parallel, "total", lambda x: 2 * x)
+
+
+@pytest.mark.parametrize(("n", "size"), [(10, 3), (2, 5), (7, 7), (6, 2), (0, 2)])
+def test_every_row_is_one_processs(n: int, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "size", lambda: size)
+    found = []
+    for rank in range(size):
+        monkeypatch.setattr(parallel, "rank", lambda rank=rank: rank)
+        found += list(range(n))[parallel.rows(n)]
+    assert found == list(range(n))
+
+
+def test_draws_do_not_depend_on_the_number_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def of(shape: tuple[int, ...]) -> Tensor:
+        return torch.rand(shape, generator=torch.Generator().manual_seed(0))
+
+    alone = parallel.draw(of, (6, 3))
+    monkeypatch.setattr(parallel, "size", lambda: 3)
+    parts = []
+    for rank in range(3):
+        monkeypatch.setattr(parallel, "rank", lambda rank=rank: rank)
+        parts.append(parallel.draw(of, (2, 3)))
+    assert torch.equal(torch.cat(parts), alone)
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("shape", [(8, 3, 5, 5), (8, 3)], ids=["images", "points"])
+def test_batch_norm_of_all_is_torchs_of_the_whole(
+    affine: bool, shape: tuple[int, ...], twin: None
+) -> None:
+    kind = nn.BatchNorm2d if len(shape) == 4 else nn.BatchNorm1d
+    torchs = kind(3, affine=affine)
+    module = nn.Sequential(nn.Identity(), kind(3, affine=affine))
+    parallel.normalise_together(module)
+    ours = module[1]
+    assert isinstance(ours, parallel.BatchNorm)
+    x = (3 + torch.randn(shape, generator=torch.Generator().manual_seed(0))).requires_grad_(True)
+    whole = torch.cat([x, x]).detach().requires_grad_(True)
+    weights = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    seen, expected = ours(x), torchs(whole)[: len(x)]
+    torch.testing.assert_close(seen, expected)
+    for name, value in torchs.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], value, check_dtype=False)
+    # With the twin's share, which comes through the statistics, the gradient is the whole's.
+    ((seen * weights).sum()).backward()
+    (expected * weights).sum().backward()
+    assert x.grad is not None
+    assert whole.grad is not None
+    both = whole.grad[: len(x)] + whole.grad[len(x) :]
+    torch.testing.assert_close(x.grad, both, rtol=1e-4, atol=1e-5)
+
+
+def test_converted_networks_keep_names_and_parameters(twin: None) -> None:
+    module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Sequential(nn.BatchNorm2d(2)))
+    parameters, names = list(module.parameters()), list(module.state_dict())
+    parallel.normalise_together(module)
+    assert all(a is b for a, b in zip(module.parameters(), parameters, strict=True))
+    assert list(module.state_dict()) == names
+
+
+def test_alone_nothing_is_changed() -> None:
+    x = torch.randn(4, 2)
+    assert parallel.whole(x) is x
+    assert parallel.part(x) is x
+    assert parallel.mean(x) is x
+    assert parallel.share([1]) == [1]
+    assert parallel.share_bytes(b"a") == b"a"
+    module = nn.Sequential(nn.BatchNorm2d(2))
+    parallel.normalise_together(module)
+    assert type(module[0]) is nn.BatchNorm2d
+
+
+def test_a_failed_collective_is_a_lost_process() -> None:
+    with pytest.raises(parallel.Lost, match=r"lost another one.*closed"), parallel._watched():
+        raise RuntimeError("Connection closed by peer\nand more")

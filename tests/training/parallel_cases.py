@@ -1,0 +1,112 @@
+"""Short trainings of every kind, for one process or several: `torchrun -m ... OUT RESUME_FROM`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed
+
+from pipeline import parallel
+from pipeline.augment import Adaptive, Augment
+from pipeline.losses import LOSSES
+from pipeline.regularizers import TERMS, Regularizer, gradient_penalty, r1, r2
+from pipeline.training import checkpoints
+from pipeline.training.state import State
+
+from .test_loop import make, run
+
+STEPS = 6
+# Rates at which six steps of plain descent move far more than rounding does.
+OF_RUN = {"steps": STEPS, "log_every": 2, "eval_every": 4, "lr_g": 0.02, "lr_d": 0.02}
+GENTLE = {"lr_g": 0.002, "lr_d": 0.002}  # where steep losses make more of rounding
+PLAIN = {"optimizer": "sgd", "conditional": False}
+Case = tuple[dict[str, Any], dict[str, Any]]  # arguments of make, and of run
+
+
+def penalised(*terms: Any) -> dict[str, Any]:
+    return {"terms": list(terms)}
+
+
+CASES: dict[str, Case] = {
+    **{name: (PLAIN, {"loss": loss}) for name, loss in LOSSES.items() if name != "wgan_gp"},
+    "wgan_gp": (
+        PLAIN,
+        {"loss": LOSSES["wgan_gp"], **GENTLE, **penalised(Regularizer(gradient_penalty, 10))},
+    ),
+    "weight_clip": (PLAIN, {"loss": LOSSES["wgan"], "weight_clip": 0.01, **GENTLE}),
+    "clip_grad": (PLAIN, {"clip_grad": 0.1}),
+    "r1_r2": (PLAIN, penalised(Regularizer(r1, 1.0, 2), Regularizer(r2, 1.0, 3))),
+    **{
+        name: (PLAIN, penalised(TERMS[name](1.0)))
+        for name in TERMS
+        if name not in ("path_length", "label_smoothing")
+    },
+    "augment": ({**PLAIN, "augment": Augment(["translation", "colour", "cutout"])}, {}),
+    "ada": ({**PLAIN, "augment": Adaptive(["flip", "rotation"])}, {}),
+    "instance_noise": ({**PLAIN, "instance_noise": 0.3}, {}),
+    "stddev": ({**PLAIN, "head": {"minibatch": "stddev"}}, penalised(Regularizer(r1, 1.0, 2))),
+    "discrimination": ({**PLAIN, "head": {"minibatch": "discrimination"}}, {}),
+    "dropout": ({**PLAIN, "head": {"dropout": 0.5}}, {}),
+    "pack": ({**PLAIN, "pack": 2}, {}),
+    "ratios": ({**PLAIN, "d_steps": 2, "g_steps": 2}, {}),
+    "auxiliary": ({"optimizer": "sgd", "head": {"conditioning": "auxiliary"}}, {}),
+    "mlp": ({**PLAIN, "name": "mlp"}, {}),
+    "resnet_of_classes": ({"optimizer": "sgd", "name": "resnet"}, GENTLE),
+    "veegan": ({**PLAIN, "name": "veegan"}, {}),
+    "stylegan2": ({**PLAIN, "name": "stylegan2"}, penalised(TERMS["path_length"](2.0))),
+    "progressive": ({**PLAIN, "name": "progressive"}, {}),
+}
+
+
+def trained(case: str, **changes: Any) -> State:
+    """A training of STEPS, which all processes share."""
+    of_make, of_run = CASES[case]
+    if isinstance(of_make.get("augment"), Adaptive):
+        of_make = {**of_make, "augment": Adaptive(["flip", "rotation"])}  # it keeps its own p
+    state, task = make(**of_make)
+    parallel.normalise_together(state.generator)
+    parallel.normalise_together(state.discriminator)
+    folder = changes.pop("restore", None)
+    if folder is not None:
+        assert checkpoints.restore(state, folder if parallel.rank() == 0 else None)
+    return run(state, task, **{**OF_RUN, **of_run, **changes})
+
+
+def told(state: State) -> dict[str, Any]:
+    """What a training leaves, as torch.save writes it."""
+    return {
+        "history": [
+            {key: value for key, value in row.items() if "second" not in key and key != "memory_mb"}
+            for row in state.history
+        ],
+        **{
+            name: getattr(state, name).state_dict()
+            for name in ("generator", "discriminator", "ema")
+        },
+        "memory": state.memory,
+    }
+
+
+def main(out: Path, saved: Path) -> None:
+    """Every case into `out`; then one from a checkpoint of one process, and one into another."""
+    distributed.init_process_group("gloo")
+    found = {case: told(trained(case)) for case in CASES}
+    found["resumed"] = told(trained("r1_r2", restore=saved))
+
+    def save(state: State) -> None:
+        if state.step == 4 and parallel.rank() == 0:
+            checkpoints.save(state, out.parent)
+
+    trained("r1_r2", save=save, checkpoint_every=2)
+    others = torch.tensor([float(p.sum()) for p in trained("dropout").discriminator.parameters()])
+    assert torch.equal(parallel.mean(others), others), "processes differ"
+    if parallel.rank() == 0:
+        torch.save(found, out)
+    distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
