@@ -70,6 +70,12 @@ ARMS: dict[str, dict[str, Any]] = {
     "adaptive": {"balance": "adaptive"},
     "rollback": {"on_collapse": "rollback"},
 }
+DOCS = Path("docs/collapse.md")
+PICTURES = {
+    "healthy": "healthy_ring_0_fixed",
+    "collapsing": "d_too_weak_ring_0_fixed",
+    "rescued": "d_too_weak_ring_0_adaptive",
+}
 # The judge's bounds: found by looking at its figures and at the pictures, see docs/collapse.md.
 FEWEST_MODES = 0.9  # of the classes or modes, each with a fifth of its share or more
 LEAST_CONFIDENCE, LEAST_VARIETY, LEAST_NEAR = 0.8, 0.6, 0.5
@@ -374,6 +380,17 @@ def table(results: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def write_docs(text: str, results: Path) -> None:
+    """The table between the marks in docs/collapse.md, and its pictures beside it."""
+    before, mark, rest = DOCS.read_text(encoding="utf-8").partition("<!-- zoo -->\n")
+    _, end, after = rest.partition("<!-- end -->")
+    files.write_bytes(DOCS, f"{before}{mark}{text}\n{end}{after}".encode())
+    for name, source in PICTURES.items():
+        picture = results / f"{source}.png"
+        if picture.exists():
+            files.write_bytes(DOCS.with_name(f"collapse_{name}.png"), picture.read_bytes())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mnist", type=Path, required=True, help="parquet file of all of MNIST")
@@ -386,6 +403,7 @@ def main() -> None:
         "--fit", action="store_true", help="look for bounds on the calibration half"
     )
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--docs", action="store_true", help="write table and pictures into docs/")
     arguments = parser.parse_args()
     logs.setup()
     logging.getLogger("pipeline").setLevel(logging.WARNING)
@@ -425,6 +443,8 @@ def main() -> None:
     print(text)
     if arguments.out:
         files.write_bytes(arguments.out, text.encode())
+    if arguments.docs:
+        write_docs(text, folder)
 
 
 if __name__ == "__main__":

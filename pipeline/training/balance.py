@@ -14,8 +14,8 @@ from torch import Tensor
 
 from pipeline import parallel
 
-# In steps of half an octave: D's rate moves by all of it, at most by a factor of 64, and G's by a
-# third the other way.
+# In steps of half an octave: D's rate moves by all of it, at most by a factor of 64, and G's the
+# other way by two thirds of it, or by one where D is weak.
 MOST_HANDICAP = 12
 MOST_D_STEPS, MOST_G_STEPS = 5, 4  # of a moved ratio; one's own larger numbers stand
 DECAY = 0.95  # of D's running values, per update of D
@@ -51,7 +51,9 @@ class Fixed:
     def rates(self) -> tuple[float, float]:
         """Factors on the rates of G and D."""
         both, octaves = 2.0**-self.halvings, self.handicap / 2
-        return both * 2 ** (octaves / 3), both * 2**-octaves
+        # A weak D needs its own rate above all: G, held back as much, would hardly learn.
+        share = 2 / 3 if octaves > 0 else 1 / 3
+        return both * 2 ** (share * octaves), both * 2**-octaves
 
     def temper(self, accuracy: float) -> str:
         """Change ratio and rates after a rollback, by how D stood (`accuracy`); says to what.
