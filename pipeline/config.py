@@ -340,10 +340,40 @@ class Tracking(Section):
     )
 
 
+class Gate(Section):
+    """What `gan promote` asks of a model; docs/registry.md says how often models pass."""
+
+    better_sds: Annotated[float, Field(ge=0)] = Field(
+        description="The distance must be below the champion's by so many deviations."
+    )
+    coverage: Annotated[float, Field(gt=0, lt=1)] = Field(
+        description="The lower bound of what coverage changes by must be above minus this."
+    )
+    recall: Annotated[float, Field(gt=0, lt=1)] = Field(description="The same of recall.")
+    label_kl: Annotated[float, Field(gt=0)] = Field(
+        description="label_kl may be this (or twice its sampling floor), whatever the champion's."
+    )
+    label_kl_margin: Annotated[float, Field(ge=0)] = Field(
+        description="What label_kl may exceed the champion's by."
+    )
+    worst_class_sds: Annotated[float, Field(ge=0)] = Field(
+        description="The worst class may be worse than the champion's by so many deviations."
+    )
+    nearcopy: Annotated[float, Field(gt=0, lt=1)] = Field(
+        description="The upper end of nearcopy_rate must be below this; below 10,000 held-out "
+        "images, below ten times this."
+    )
+    ct_z: Annotated[float, Field(lt=0)] = Field(description="ct_z must be above this.")
+    mia_tpr1: Annotated[float, Field(gt=0, lt=1)] = Field(
+        description="The upper end of mia_tpr1 must be below this; from 10,000 held-out images."
+    )
+
+
 class Registry(Section):
     """The model registry."""
 
     name: Name | None = Field(description="Registered model. null: gan-<data.name>.")
+    gate: Gate
 
 
 class Dimension(Section):
@@ -353,6 +383,16 @@ class Dimension(Section):
     float_: Range | None = Field(None, alias="float")
     int_: tuple[int, int] | None = Field(None, alias="int")
     choice: Annotated[list[Any], Field(min_length=2)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_mapping(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            raise ValueError(
+                f"log, float, int or choice must be given, such as {{log: [1.0e-4, 1.0e-2]}}, not "
+                f"{value!r}"
+            )
+        return value
 
     @field_validator("log", "float_", "int_", mode="before")
     @classmethod
@@ -365,7 +405,12 @@ class Dimension(Section):
         if len(given) != 1:
             raise ValueError("log, float, int or choice must be given, one of them")
         if self.choice is None and not given[0][0] < given[0][1]:
-            raise ValueError(f"low end {given[0][0]} must lie below the high end {given[0][1]}")
+            kind = "log" if self.log else "float" if self.float_ else "int"
+            raise ValueError(
+                f"{kind}: low end {given[0][0]} must lie below the high end {given[0][1]}"
+            )
+        if self.choice is not None and any(x in self.choice[:i] for i, x in enumerate(self.choice)):
+            raise ValueError(f"choice {self.choice!r} names a value twice")
         if self.log is not None and self.log[0] <= 0:
             raise ValueError(f"log must start above 0, not at {self.log[0]}")
         return self
@@ -434,8 +479,9 @@ class Tune(Section):
             if key in NOT_SEARCHED:
                 raise ValueError(f"{key} cannot be searched: {NOT_SEARCHED[key]}")
             if key not in known:
-                close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-                hint = f"; did you mean {close[0]}?" if close else ""
+                leaves = {name.partition(".")[2]: name for name in known}
+                close = difflib.get_close_matches(key.rpartition(".")[2], leaves, n=1, cutoff=0.6)
+                hint = f"; did you mean {leaves[close[0]]}?" if close else ""
                 raise ValueError(f"{key} is no key of model, loss or train{hint}")
         return space
 
@@ -519,6 +565,11 @@ class Params(Section):
     def data_name(self) -> str:
         """What runs and models are called after."""
         return self.data.name or self.data.source
+
+    @property
+    def model_name(self) -> str:
+        """The registered model."""
+        return self.registry.name or f"gan-{self.data_name}"
 
 
 def _unfit(params: Params) -> Iterator[str]:

@@ -9,9 +9,10 @@ from typing import Any
 import optuna
 import pytest
 import torch
+from click.testing import CliRunner
 from optuna.trial import TrialState
 
-from pipeline import config, lineage, losses, paths
+from pipeline import cli, config, lineage, losses, paths
 from pipeline.errors import ConfigError, UserError
 from pipeline.tracking import store
 from pipeline.training import collapse
@@ -172,6 +173,34 @@ def test_the_winner_goes_into_params_yaml_with_equal_work(project: Project) -> N
     assert lineage.tuned_tags(written) == {}
 
 
+def test_nothing_is_applied_in_the_middle_of_the_finals(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = {"train.lr_g": {"choice": [0.004, 0.01]}}
+    values = project(tune={"space": space, "sampler": "grid"})
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    plain = objective.run
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            objective,
+            "run",
+            lambda trial, *a, **k: (
+                interrupted() if studies.REPEATS in trial.user_attrs else plain(trial, *a, **k)
+            ),
+        )
+        with pytest.raises(KeyboardInterrupt):
+            run(values)
+    study = studies.load(studies.open_storage("studies.log"), None)
+    assert show.everything(study)["finals"] is None
+    with pytest.raises(UserError, match="are not over: gan tune goes on"):
+        apply(study, None)
+    study = run(values)
+    assert "fd" in show.everything(study)["finals"]["verdict"]
+
+
 def test_other_params_are_another_study_and_more_trials_are_not(project: Project) -> None:
     values = project(tune={"space": RATES, "finalists": 0, "trials": 1})
     first = run(values)
@@ -253,6 +282,16 @@ def test_a_search_goes_on_where_mlflow_cannot_be_reached(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     assert run(values).trials[0].state == TrialState.COMPLETE
+
+
+def test_an_impossible_space_is_refused_before_data_are_prepared(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project(tune={"space": {}})
+    monkeypatch.setattr(search, "prepare", lambda: pytest.fail("prepared"))
+    ended = CliRunner().invoke(cli.gan, ["tune"])
+    assert isinstance(ended.exception, ConfigError)
+    assert "tune.space is empty" in str(ended.exception)
 
 
 def test_a_space_without_todays_settings_is_refused_before_a_trial(project: Project) -> None:
