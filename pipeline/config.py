@@ -31,6 +31,7 @@ POINT_NETWORKS = ("points", "pacgan")
 IMAGE_NETWORKS = ("dcgan", "mlp", "resnet", "r3gan", "stylegan2", "progressive", "veegan")
 OWN_SCALING = ("r3gan", "stylegan2", "progressive")  # networks that scale their weights themselves
 BATCH_NORMALISED_D = ("veegan",)
+SEES_DEVIATION = ("stylegan2", "progressive")  # whose D has the deviation within a batch anyway
 SMOOTHED = ("non_saturating", "minimax", "lsgan")  # losses with a target for reals
 CENTRED = ("non_saturating", "minimax", "hinge")  # losses by which D takes logits above 0 for real
 UNLABELLED = ("celeba",)
@@ -217,7 +218,14 @@ class Loss(Section):
     )
     terms: dict[
         Literal[
-            "dragan", "cr", "bcr", "lecam", "label_smoothing", "feature_matching", "path_length"
+            "dragan",
+            "cr",
+            "bcr",
+            "lecam",
+            "drift",
+            "label_smoothing",
+            "feature_matching",
+            "path_length",
         ],
         Annotated[float, Field(gt=0)],
     ] = Field(description="Further terms of the losses, each with its weight; {}: none.")
@@ -592,6 +600,16 @@ def _unfit(params: Params) -> Iterator[str]:
         yield (
             f"model.spectral_norm: {model.name} scales its weights in its own way, which spectral "
             "normalisation would undo; set it to false"
+        )
+    if model.conditioning != "auto" and not model.conditional:
+        yield (
+            f"model.conditioning: {model.conditioning} says how D learns of the class, and "
+            "model.conditional is false; set it to auto, or conditional to true"
+        )
+    if model.minibatch == "stddev" and model.name in SEES_DEVIATION:
+        yield (
+            f"model.minibatch: D of {model.name} sees the deviation within a batch anyway; set it "
+            "to none"
         )
     if "path_length" in loss.terms and model.name != "stylegan2":
         yield (
