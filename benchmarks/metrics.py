@@ -52,6 +52,7 @@ PINS = [
 SIZES = ["5000x128", "10000x2048"]
 FULL = (50_000, 2048)
 K = 5
+SHARED = 0.5  # load average from which the machine is not idle
 Figures = dict[str, float]
 Data = dict[str, np.ndarray]
 
@@ -388,7 +389,7 @@ def peers_section(n: int, d: int, rounds: int, one_core: bool) -> str:
     seconds = "cpu" if one_core else "wall"
     lines = [
         f"## {n:,} reals and {n:,} fakes, d = {d:,}, {'one core' if one_core else 'all cores'}",
-        f"{stamp()} Medians of {rounds} rounds.",
+        f"{stamp()} {'One round' if rounds == 1 else f'Medians of {rounds} rounds'}.",
         "",
         f"| | difference from ours | {'CPU s' if one_core else 's'} | times ours | peak MB |",
         "| --- | --- | --- | --- | --- |",
@@ -431,6 +432,7 @@ def difference(theirs: Figures, ours: Figures) -> str:
 
 def full_section() -> str:
     n, d = FULL
+    began = stamp()
     PEERS.parent.mkdir(exist_ok=True)
     metric = "precision, recall, density, coverage"
     with tempfile.TemporaryDirectory(dir=PEERS.parent) as folder:
@@ -442,7 +444,7 @@ def full_section() -> str:
             run = process.ask()
     figures = ", ".join(f"{name} {value:.4f}" for name, value in run["figures"].items())
     return (
-        f"## {n:,} x {n:,} at d = {d:,}\n{stamp()} One run on one core.\n\n"
+        f"## {n:,} x {n:,} at d = {d:,}\n{began} One run on one core.\n\n"
         f"Ours: {run['cpu']:.0f} CPU seconds ({run['wall']:.0f} s on the clock), peak memory of "
         f"the process {run['peak_mb']:,.0f} MB, interpreter and both sets of features "
         f"({2 * n * d * 4 / 2**20:,.0f} MB) included; {run['mb']:,.0f} MB of it beyond them. "
@@ -452,12 +454,13 @@ def full_section() -> str:
 
 
 def evaluation_section() -> str:
+    began = stamp()
     with Process(["evaluation"], one_core=True, python=sys.executable) as process:
         run = process.ask()
     seconds = run["seconds"]
     lines = [
         "## What `evaluate` costs",
-        f"{stamp()} 10,000 fakes and 10,000 reals of 32 x 32 x 3 pixels, the domain extractor "
+        f"{began} 10,000 fakes and 10,000 reals of 32 x 32 x 3 pixels, the domain extractor "
         f"({run['features']} features), 200 resamples; one core. CAS, a training, is not included.",
         "",
         "| step | CPU s |",
@@ -469,12 +472,15 @@ def evaluation_section() -> str:
 
 
 def stamp() -> str:
+    """Date, machine, versions, and how much else ran there when the measuring began."""
     from importlib.metadata import version
 
+    load = os.getloadavg()[0]
+    shared = f"shared with other work (load {load:.1f})" if load > SHARED else "else idle"
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     return (
         f"{datetime.date.today()}, {cpu[1] if cpu else platform.machine()}, "
-        f"{os.cpu_count()} cores, torch {version('torch')}, numpy {version('numpy')}."
+        f"{os.cpu_count()} cores, {shared}, torch {version('torch')}, numpy {version('numpy')}."
     )
 
 

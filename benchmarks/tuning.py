@@ -1,86 +1,97 @@
 """Does the search work? The tuner against random search and today's settings, at equal compute.
 
-For each problem and seed: `tuner` (TPE, Hyperband, the collapse alarm, constraints), `random`
-(random search, no trial ends early, no constraints) and `today` (the settings that both start
-from). The first two get the same work, finals included; their winner is then trained at full length
-with a seed that no search has seen. `today` spends all of that work on one training. All three are
-judged on `test`, which no search sees; a result has collapsed where its classes or its variety are
-gone.
+For each problem and seed, three arms of the same work: `tuner` (what `gan tune` does by default),
+`random` (random search: no trial ends early, no constraints) and `today` (the settings that both
+start from, trained for all of that work at once). The first two spend a part of it on finals, and
+end with a full training of their winner with a seed that no search has seen. `today_once` is that
+last training alone, with today's settings: what the winner would have been without a search. All
+are judged on `test`, which no search sees; a result has collapsed where its classes or its variety
+are gone.
 
-    python benchmarks/tuning.py [--problem digits] [--seeds 5] [--trials 40] [--out FILE]
+    python benchmarks/tuning.py [--problem digits] [--arm tuner] [--seeds 5] [--out docs/...md]
 
-What is done is kept in .cache/benchmarks/tuning, so that the same command goes on.
+Rows are kept in benchmarks/tuning.json as they come, and unfinished searches in .cache/benchmarks:
+the same command goes on where it was stopped, and `--table` writes the table of what there is.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime
 import logging
 import math
-import platform
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from pipeline import config, files, logs, paths, presets
+from pipeline import config, errors, files, lineage, logs, paths, presets
 from pipeline.benchmark import runs
 from pipeline.training import callbacks, devices, recipe
 from pipeline.training.collapse import signs
 from pipeline.training.monitor import Monitor
-from pipeline.tuning import finals, ledger, objective, search, space, studies, work
+from pipeline.tuning import finals, ledger, objective, search, show, space, studies, work
 
 log = logging.getLogger(__name__)
 
-ARMS = ("tuner", "random", "today")
+ROWS = Path("benchmarks/tuning.json")
+ARMS = ("tuner", "random", "today", "today_once")
 RATES = {
     "train.lr_g": {"log": [1.0e-5, 0.2]},
     "train.lr_d": {"log": [1.0e-5, 0.2]},
     "train.d_steps": {"int": [1, 5]},
     "train.g_steps": {"int": [1, 3]},
 }
-FULL = 4  # a full training's work, in trials'
+FULL = 3  # a full training's work, in trials'
 
-# Small enough that a trial takes some seconds. Points are told apart by bins: a Fréchet distance of
-# two dimensions is blind to modes.
+# Small enough that a trial takes a second or two. Points are told apart by bins: a Fréchet distance
+# of two dimensions is blind to modes.
 POINTS = {
     "data": {"draws": 20_000},
     "model": {"width": 64},
-    "train": {"batch_size": 128, "eval_samples": 1000},
-    "tune": {"steps": 300, "metric": "ndb_jsd", "constraints": {"label_kl": {"max": 0.2}}},
-}
-DIGITS = {
-    "model": {"width": 8},
-    "train": {"batch_size": 32, "eval_samples": 1000, "precision": "fp32"},
+    "train": {"batch_size": 64, "eval_samples": 1000},
     "tune": {
-        "steps": 300,
-        "metric": "fd",
-        "constraints": {"label_kl": {"max": 0.3}, "coverage": {"min": 0.1}},
+        "steps": 200,
+        "reports": 5,
+        "metric": "ndb_jsd",
+        "constraints": {"label_kl": {"max": 0.2}},
     },
 }
-# name -> presets, one over the other, and what makes them small
-PROBLEMS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
-    "digits": (("default",), DIGITS),
-    "ring": (("default", "ring"), POINTS),
-    "grid": (("default", "grid"), POINTS),
-    "d_too_strong": (("default", "failing/d_too_strong"), DIGITS),
-    "g_rate_too_high": (("default", "failing/g_rate_too_high"), DIGITS),
-    "minimax_many_d_steps": (("default", "failing/minimax_many_d_steps"), DIGITS),
+DIGITS = {
+    "features": {"epochs": 6},
+    "model": {"width": 8},
+    "train": {"batch_size": 16, "eval_samples": 500, "precision": "fp32"},
+    "tune": {
+        "steps": 120,
+        "reports": 5,
+        "metric": "fd",
+        "constraints": {"label_kl": {"max": 0.5}, "coverage": {"min": 0.05}},
+    },
 }
+# name -> preset, failing settings over it, and what makes the problem small
+FAILING = ("d_too_strong", "g_rate_too_high", "minimax_many_d_steps")
+PROBLEMS: dict[str, tuple[str, str | None, dict[str, Any]]] = {
+    "digits": ("default", None, DIGITS),
+    "ring": ("ring", None, POINTS),
+    "grid": ("grid", None, POINTS),
+    **{f"ring_{name}": ("ring", name, POINTS) for name in FAILING},
+    **{f"digits_{name}": ("default", name, DIGITS) for name in FAILING},
+}
+HELD = ("fd", "label_kl", "ndb_jsd", "coverage", "recall", "selfnn_ratio")  # of a row's figures
 
 
 def settings(problem: str, arm: str, seed: int, trials: int) -> dict[str, Any]:
-    """All params of one search, nested."""
-    names, small = PROBLEMS[problem]
-    values: dict[str, Any] = {}
-    for name in names:
-        values = presets.merged(values, presets.overlay(name))
+    """All params of one cell, nested."""
+    preset, failing, small = PROBLEMS[problem]
+    values = presets.merged(presets.overlay("default"), presets.overlay(preset))
+    if failing is not None:  # the whole recipe, but for the networks that suit the data
+        recipe_of = presets.overlay(f"failing/{failing}")
+        if preset != "default":
+            recipe_of["model"] = {"spectral_norm": recipe_of["model"]["spectral_norm"]}
+        values = presets.merged(values, recipe_of)
     values = presets.merged(values, small)
     tune = {**values["tune"], "trials": trials, "space": RATES, "seed": seed, "finalist_seeds": 2}
     tune["constraints"] = small["tune"]["constraints"]
@@ -93,9 +104,9 @@ def settings(problem: str, arm: str, seed: int, trials: int) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def project(problem: str, values: dict[str, Any]) -> Iterator[None]:
-    """Work in a folder where the problem's data and features are ready."""
-    folder = paths.benchmarks() / "tuning" / problem
+def project(values: dict[str, Any]) -> Iterator[None]:
+    """Work in a folder where the data of these params and their features are ready."""
+    folder = paths.benchmarks() / "tuning" / values["data"]["source"]
     folder.mkdir(parents=True, exist_ok=True)
     runs.prepare(values, folder)
     if not (folder / ".git").exists():  # lineage asks for a commit
@@ -106,36 +117,40 @@ def project(problem: str, values: dict[str, Any]) -> Iterator[None]:
         yield
 
 
-def result(arm: str, values: dict[str, Any]) -> dict[str, Any]:
-    """One arm's outcome, from disk where it is known."""
+def run(problem: str, arm: str, values: dict[str, Any]) -> dict[str, Any]:
+    """What one cell came to."""
     seed, trials = values["tune"]["seed"], values["tune"]["trials"]
-    path = Path(f"{arm}_{trials}_{seed}.json")
-    if path.exists():
-        return files.read_json(path)
-    began = time.monotonic()
-    finalists = values["tune"]["finalists"]
-    extra = (finalists + 1) * values["tune"]["finalist_seeds"]  # the finals', in trials
-    if arm == "today":
-        chosen, length, facts = config.check(values), (trials + extra + FULL) / FULL, {}
+    extra = (values["tune"]["finalists"] + 1) * values["tune"]["finalist_seeds"]  # the finals'
+    base = config.check(values)
+    facts: dict[str, Any] = {"seconds": 0.0}
+    if arm.startswith("today"):
+        chosen = base
+        length = (trials + extra + FULL) / FULL if arm == "today" else 1.0
     else:
-        url = f"{arm}_{trials}_{seed}.log"
-        outcome = search.search(values, workers=1, url=url)
-        study = studies.load(studies.open_storage(url), None)
-        counted = ledger.counted(study.get_trials(deepcopy=False))
-        winner = outcome.winner.trial if outcome else finals.origin(counted).number
-        by_number = {t.number: t for t in counted}
-        chosen = config.check(space.put(values, by_number[winner].params))
+        chosen, facts = searched(values, f"{problem}_{arm}_{trials}_{seed}.log")
         length = 1.0
-        facts = {
-            "trials": len(counted),
-            "work": ledger.used(counted),
-            "verdict": outcome.verdict if outcome else "",
-            "settings": by_number[winner].params,
-        }
-    found = final(config.check(values), chosen, length)
-    told = {**found, **facts, "seconds": round(time.monotonic() - began, 1)}
-    files.write_json(path, told)
-    return told
+    began = time.perf_counter()
+    found = final(base, chosen, length)
+    facts["seconds"] = round(facts["seconds"] + time.perf_counter() - began, 1)
+    return {**found, **facts}
+
+
+def searched(values: dict[str, Any], url: str) -> tuple[config.Params, dict[str, Any]]:
+    """The winner of a search, and what the search was like."""
+    outcome = search.search(values, workers=1, url=url)
+    storage = studies.open_storage(url)
+    study = studies.load(storage, None)
+    counted = ledger.counted(study.get_trials(deepcopy=False))
+    winner = outcome.winner.trial if outcome else finals.origin(counted).number
+    repeats = studies.load(storage, study.study_name + studies.FINALS)
+    by_number = {t.number: t for t in counted}
+    return config.check(space.put(values, by_number[winner].params)), {
+        "trials": len(counted),
+        "work": round(ledger.used(counted), 2),
+        "verdict": outcome.verdict if outcome else "",
+        "settings": by_number[winner].params,
+        "seconds": sum(sum(show.seconds(one).values()) for one in (study, repeats)),
+    }
 
 
 def final(base: config.Params, chosen: config.Params, length: float) -> dict[str, Any]:
@@ -166,87 +181,146 @@ def final(base: config.Params, chosen: config.Params, length: float) -> dict[str
     except callbacks.Diverged:
         return {"value": None, "collapsed": True, "figures": {}}
     row = {k.removeprefix("eval_"): v for k, v in state.history[-1].items() if "eval_" in k}
-    return {"value": row[base.tune.metric], "collapsed": bool(signs(row)), "figures": row}
+    return {
+        "value": row[base.tune.metric],
+        "collapsed": bool(signs(row)),
+        "figures": {name: round(row[name], 4) for name in HELD},
+    }
 
 
-def table(problem: str, found: dict[str, list[dict[str, Any]]]) -> list[str]:
+def key(arm: str, values: dict[str, Any]) -> str:
+    """Names the settings of a cell, so that a row of others is not taken for it."""
+    used = {name: values[name] for name in ("seed", "data", "features", "model", "loss", "train")}
+    tune = dict(values["tune"])
+    if arm.startswith("today"):
+        tune = {name: tune[name] for name in ("trials", "finalists", "finalist_seeds", "metric")}
+    return files.json_hash({**used, "tune": tune})[:8]
+
+
+def median(rows: list[dict[str, Any]]) -> float:
+    """The middle of the rows' figures; one that diverged is beyond all."""
+    values = sorted(math.inf if r["value"] is None else r["value"] for r in rows)
+    n = len(values)
+    return (values[(n - 1) // 2] + values[n // 2]) / 2 if n else math.nan
+
+
+def table(problem: str, rows: list[dict[str, Any]], seeds: int) -> list[str]:
     """The problem's section: a row an arm, and the tuner's gain over each of the others."""
-    metric = PROBLEMS[problem][1]["tune"]["metric"]
+    metric = PROBLEMS[problem][2]["tune"]["metric"]
+    by_arm = {arm: {r["seed"]: r for r in rows if r["arm"] == arm} for arm in ARMS}
     lines = [
         f"### {problem}",
         "",
-        f"| | median {metric} on test | lowest, highest | collapsed | trials | minutes |",
-        "| --- | --- | --- | --- | --- | --- |",
+        f"| | seeds | median {metric} on test | lowest, highest | collapsed | trials | minutes |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for arm, results in found.items():
-        values = [r["value"] for r in results if r["value"] is not None]
-        tried = [r["trials"] for r in results if "trials" in r]
-        minutes = np.mean([r["seconds"] for r in results]) / 60
+    for arm, found in by_arm.items():
+        if not found:
+            lines.append(f"| {arm} | 0 of {seeds} | | | | | |")
+            continue
+        some = list(found.values())
+        known = [r["value"] for r in some if r["value"] is not None]
+        ends = f"{min(known):.3g}, {max(known):.3g}" if known else ""
+        diverged = len(some) - len(known)
+        tried = [r["trials"] for r in some if "trials" in r]
         lines.append(
-            f"| {arm} | {np.median(values):.3g} | {min(values):.3g}, {max(values):.3g} "
-            f"| {sum(r['collapsed'] for r in results)} of {len(results)} "
-            f"| {np.mean(tried):.0f} | {minutes:.1f} |"
-            if values and tried
-            else f"| {arm} | {np.median(values) if values else math.nan:.3g} "
-            f"| {min(values, default=math.nan):.3g}, {max(values, default=math.nan):.3g} "
-            f"| {sum(r['collapsed'] for r in results)} of {len(results)} | - | {minutes:.1f} |"
+            f"| {arm} | {len(some)} of {seeds} | {median(some):.3g} | {ends}"
+            f"{f' ({diverged} diverged)' if diverged else ''} "
+            f"| {sum(r['collapsed'] for r in some)} of {len(some)} "
+            f"| {f'{sum(tried) / len(tried):.0f}' if tried else '-'} "
+            f"| {sum(r['seconds'] for r in some) / len(some) / 60:.1f} |"
         )
     lines.append("")
-    lines += [gain(found["tuner"], found[arm], arm) for arm in ARMS[1:]]
+    lines += [f"- {gain(by_arm['tuner'], by_arm[arm], arm)}" for arm in ARMS[1:]]
     return [*lines, ""]
 
 
-def gain(tuner: list[dict[str, Any]], other: list[dict[str, Any]], arm: str) -> str:
+def gain(tuner: dict[int, dict[str, Any]], other: dict[int, dict[str, Any]], arm: str) -> str:
     """The tuner's gain, seed by seed, as a share of the other's figure, with Student's interval."""
     from scipy import stats
 
-    ratios = [
-        math.log(a["value"] / b["value"])
-        for a, b in zip(tuner, other, strict=True)
-        if a["value"] and b["value"]
-    ]
+    both = sorted(set(tuner) & set(other))
+    pairs = [(tuner[s]["value"], other[s]["value"]) for s in both]
+    wins = sum(a is not None and (b is None or a < b) for a, b in pairs)
+    ratios = [math.log(a / b) for a, b in pairs if a and b]
+    told = f"Against {arm}: better with {wins} of {len(pairs)} seeds"
     if len(ratios) < 2:
-        return f"Against {arm}: too few figures for a gain."
+        return f"{told}; too few figures for an interval."
     interval = stats.ttest_1samp(ratios, 0).confidence_interval(0.95)
     low, middle, high = (
-        1 - math.exp(x) for x in (interval.high, float(np.mean(ratios)), interval.low)
+        1 - math.exp(x) for x in (interval.high, sum(ratios) / len(ratios), interval.low)
     )
-    wins = sum(x < 0 for x in ratios)
-    return (
-        f"Against {arm}: {middle:+.0%} (95% interval {low:+.0%} to {high:+.0%}), better with "
-        f"{wins} of {len(ratios)} seeds."
+    return f"{told}; gain {middle:+.0%} (95% interval {low:+.0%} to {high:+.0%})."
+
+
+def page(rows: list[dict[str, Any]], seeds: int, trials: int) -> str:
+    from pipeline.benchmark.tables import processor
+
+    commits = sorted({r["commit"] for r in rows})
+    return "\n".join(
+        [
+            "# Does the search work?",
+            "",
+            "`python benchmarks/tuning.py --out docs/tuning_benchmark.md` writes this page; its "
+            "docstring says what the arms are. "
+            f"{trials} trials' work a search, finals and a last training on top; `today` spends "
+            f"as much. {processor()}, one thread; commits {', '.join(commits)}.",
+            "",
+            *(
+                line
+                for problem in PROBLEMS
+                for line in table(problem, [r for r in rows if r["problem"] == problem], seeds)
+            ),
+        ]
     )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--problem", action="append", choices=PROBLEMS)
+    parser.add_argument("--arm", action="append", choices=ARMS)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--trials", type=int, default=40)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--rows", type=Path, default=ROWS, help=f"default: {ROWS}")
+    parser.add_argument("--table", action="store_true", help="run nothing")
+    parser.add_argument("--out", type=Path, help="the table's page")
     arguments = parser.parse_args()
-    logs.setup()
     logging.getLogger("pipeline").setLevel(logging.WARNING)
-    lines = [
-        f"{datetime.date.today()}, {platform.processor() or platform.machine()}, "
-        f"{torch.get_num_threads()} threads, {arguments.trials} trials' work a search.",
-        "",
-    ]
-    for problem in arguments.problem or PROBLEMS:
-        found: dict[str, list[dict[str, Any]]] = {arm: [] for arm in ARMS}
-        cells = [(seed, arm) for seed in range(arguments.seeds) for arm in ARMS]
-        params = [settings(problem, arm, seed, arguments.trials) for seed, arm in cells]
-        with project(problem, params[0]):
-            for (seed, arm), values in zip(cells, params, strict=True):
-                one = result(arm, values)
-                found[arm].append(one)
-                print(problem, seed, arm, one["value"], one["collapsed"], one["seconds"])
-        lines += table(problem, found)
-    text = "\n".join(lines)
+    path = arguments.rows.resolve()
+    rows: list[dict[str, Any]] = files.read_json(path) if path.exists() else []
+    wanted = {}
+    for seed in range(arguments.seeds):  # all problems with one seed before the next
+        for problem in PROBLEMS:
+            for arm in ARMS:
+                values = settings(problem, arm, seed, arguments.trials)
+                wanted[problem, arm, seed, key(arm, values)] = values
+
+    def name(row: dict[str, Any]) -> tuple[Any, ...]:
+        return row["problem"], row["arm"], row["seed"], row["key"]
+
+    for (problem, arm, seed, own), values in wanted.items():
+        if (
+            arguments.table
+            or problem not in (arguments.problem or PROBLEMS)
+            or arm not in (arguments.arm or ARMS)
+            or (problem, arm, seed, own) in {name(row) for row in rows}
+        ):
+            continue
+        commit = lineage.git_facts()["git_commit"][:8]
+        with project(values):
+            found = run(problem, arm, values)
+        about = {"problem": problem, "arm": arm, "seed": seed, "key": own, "commit": commit}
+        rows.append({**about, **found})
+        files.write_json(path, rows)
+        print(problem, arm, seed, found["value"], found["collapsed"], found["seconds"], flush=True)
+    text = page([r for r in rows if name(r) in wanted], arguments.seeds, arguments.trials)
     print(text)
     if arguments.out:
         files.write_bytes(arguments.out, text.encode())
 
 
 if __name__ == "__main__":
-    main()
+    logs.setup()
+    errors.run(main)

@@ -296,7 +296,12 @@ def tune(context: click.Context, workers: int, storage: str | None, as_json: boo
     if outcome is not None:
         finals.show(outcome)
     click.echo("trials     gan tune show")
-    click.echo("apply      gan tune apply && dvc repro")
+    if outcome is None or outcome.winner is not outcome.today:
+        click.echo("apply      gan tune apply && dvc repro")
+    else:
+        click.echo(
+            "apply      nothing: today's settings stay (gan tune apply --trial N all the same)"
+        )
 
 
 @tune.command("show")

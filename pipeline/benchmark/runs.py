@@ -14,7 +14,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,8 @@ def _parsed(change: str) -> dict[str, Any]:
 def run(values: dict[str, Any], seeds: Sequence[int], folder: Path) -> list[dict[str, Any]]:
     """Train and evaluate `values` with each seed in `folder`; what each came to, in their order.
 
-    A result has seed, key, seconds (training and evaluation), training (its images and seconds),
+    A result has seed, key, seconds and cpu_seconds (training and evaluation, also over several
+    attempts of which all but the last were stopped), training (its images and seconds),
     picture (a path), metrics and protocol. Raises UserError where a stage fails.
     """
     from filelock import FileLock, Timeout
@@ -83,16 +85,15 @@ def run(values: dict[str, Any], seeds: Sequence[int], folder: Path) -> list[dict
 def _make(values: dict[str, Any], key: str, work: Path, results: Path) -> None:
     """Run what this seed still needs in `work`, and keep its result."""
     prepare(values, work)
-    began = time.monotonic()
-    for stage in PER_SEED:
-        _stage(stage, work)
-    seconds = time.monotonic() - began
+    with _counted(work / "spent.json", key) as spent:
+        for stage in PER_SEED:
+            _stage(stage, work)
     picture = results / f"{key}.png"
     shutil.copy2(work / PICTURE, picture)
     metrics, protocol = (files.read_json(work / name) for name in KEPT)
     record = {
         "seed": values["seed"],
-        "seconds": round(seconds, 1),
+        **{name: round(value, 1) for name, value in spent.items()},
         "picture": picture.name,
         "training": _speed(work),
         "metrics": metrics,
@@ -110,6 +111,27 @@ def prepare(values: dict[str, Any], work: Path) -> None:
         for stage in ONCE:
             _stage(stage, work)
         marker.write_text(once)
+
+
+@contextmanager
+def _counted(path: Path, key: str) -> Iterator[dict[str, float]]:
+    """The seconds and cpu_seconds that this takes, with those of earlier attempts of `key`."""
+    spent = {"seconds": 0.0, "cpu_seconds": 0.0}
+    if path.is_file() and (before := files.read_json(path))["key"] == key:
+        spent = {name: before[name] for name in spent}
+    began, cpu = time.monotonic(), _cpu_seconds()
+    try:
+        yield spent
+    finally:
+        spent["seconds"] += time.monotonic() - began
+        spent["cpu_seconds"] += _cpu_seconds() - cpu
+        files.write_json(path, {"key": key, **spent})
+
+
+def _cpu_seconds() -> float:
+    """Of the processes that this one started and that ended."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def _speed(work: Path) -> dict[str, float]:

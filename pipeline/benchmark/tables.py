@@ -78,7 +78,7 @@ def markdown(told: dict[str, Any]) -> str:
     seeds = [
         f"| {result['seed']} | {result['metrics']['modes']:g} | "
         + (f"{_percent(result['metrics']['hq'])} | " if "hq" in result["metrics"] else "")
-        + f"{result['metrics']['reverse_kl']:.4f} | {result['seconds']:.0f} s |"
+        + f"{result['metrics']['reverse_kl']:.4f} | {_spent(result)} |"
         for result in told["seeds"]
     ]
     columns = ["seed", *head[1:], "training and evaluation"]
@@ -133,6 +133,11 @@ def _ours(ours: dict[str, Any]) -> tuple[str, str, str]:
 
     hq = told("hq", 100, 1)
     return told("modes", 1, 1), hq if hq == "-" else f"{hq} %", told("reverse_kl", 1, 4)
+
+
+def _spent(result: dict[str, Any]) -> str:
+    cpu = f" ({result['cpu_seconds']:.0f} CPU-s)" if "cpu_seconds" in result else ""
+    return f"{result['seconds']:.0f} s{cpu}"
 
 
 def _percent(share: float | None) -> str:

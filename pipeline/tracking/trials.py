@@ -39,7 +39,7 @@ class StudyRun:
 
     def __init__(self, experiment: str, study: str, params: Mapping[str, Any]) -> None:
         self.experiment, self.study = experiment_of(experiment), study
-        self._params = params
+        self._params = dict(params)
         self._background = Background(LOST)
         self._run_id: str | None = None
 
@@ -59,16 +59,16 @@ class StudyRun:
         runs.end_stale_runs(client, experiment_id, keep="")
         run_id = parent(client, experiment_id, self.study)
         client.update_run(run_id, status="RUNNING")
-        _log(client, run_id, params=self._params, tags={**tags, runs.PROCESS: this_process()})
+        known = client.get_run(run_id).data.params  # of an earlier sitting: MLflow keeps the first
+        params = {k: v for k, v in lineage.flatten(self._params).items() if k not in known}
+        _log(client, run_id, params=params, tags={**tags, runs.PROCESS: this_process()})
         self._run_id = run_id
 
     def _end(self, status: str, figures: dict[str, float], tags: dict[str, str], note: str) -> None:
         if self._run_id is None:
             return
         client, _ = store.ready(self.experiment)
-        _log(client, self._run_id, tags={**tags, views.NOTE: note})
-        for key, value in figures.items():
-            client.log_metric(self._run_id, key, value)
+        _log(client, self._run_id, figures=figures, tags={**tags, views.NOTE: note})
         client.set_terminated(self._run_id, status=status)
 
 
@@ -121,15 +121,15 @@ class TrialRun:
 
     def _begin(self, name: str, params: dict[str, Any], tags: dict[str, str]) -> None:
         self._client, experiment_id = store.ready(self._experiment)
+        told = {**tags, STUDY: self._study, runs.PROCESS: this_process()}
         run = self._client.create_run(
             experiment_id,
             start_time=self._started,
             run_name=name,
-            tags={"mlflow.parentRunId": parent(self._client, experiment_id, self._study)},
+            tags={**told, "mlflow.parentRunId": parent(self._client, experiment_id, self._study)},
         )
         self._run_id, self._last = run.info.run_id, -1
-        told = {**tags, STUDY: self._study, runs.PROCESS: this_process()}
-        _log(self._client, self._run_id, params=params, tags=told)
+        _log(self._client, self._run_id, params=params)
 
     def _log(self, rows: list[runs.Row]) -> None:
         self._last = runs.log_history(
@@ -142,9 +142,7 @@ class TrialRun:
         )
 
     def _end(self, state: str, figures: dict[str, float], tags: dict[str, Any]) -> None:
-        for key, value in figures.items():
-            self._client.log_metric(self._run_id, key, value)
-        _log(self._client, self._run_id, tags={**tags, STATE: state.lower()})
+        _log(self._client, self._run_id, figures=figures, tags={**tags, STATE: state.lower()})
         self._client.set_terminated(self._run_id, status=STATUSES[state])
 
 
@@ -174,17 +172,19 @@ def _log(
     run_id: str,
     *,
     params: Mapping[str, Any] | None = None,
+    figures: Mapping[str, float] | None = None,
     tags: Mapping[str, Any] | None = None,
 ) -> None:
-    from mlflow.entities import Param, RunTag
+    """All of it in one call: each is a transaction of its own."""
+    from mlflow.entities import Metric, Param, RunTag
 
-    known = client.get_run(run_id).data.params
+    now = round(time.time() * 1000)
     client.log_batch(
         run_id,
         params=[
             Param(key, str(value)[: runs.PARAM_LENGTH])
             for key, value in lineage.flatten(dict(params or {})).items()
-            if key not in known
         ],
+        metrics=[Metric(key, value, now, 0) for key, value in (figures or {}).items()],
         tags=[RunTag(key, str(value)[:TAG_LENGTH]) for key, value in (tags or {}).items()],
     )

@@ -13,7 +13,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from pipeline.tuning import ledger
+from pipeline.tuning import ledger, space
 from pipeline.tuning.studies import REPEATS, SEED
 
 # Distances and divergences: their spread grows with them, so they are compared as ratios.
@@ -190,22 +190,17 @@ def show(outcome: Outcome) -> None:
     from rich.table import Table
 
     table = Table(title=f"{outcome.metric} on val, with new seeds", title_justify="left")
-    for column in ("trial", "mean", "sd", "values", "collapsed", "settings"):
+    for column in ("trial", "mean", "sd", "each seed", "collapsed", "settings"):
         table.add_column(column, justify="left" if column == "settings" else "right")
     for finalist in [*outcome.ranked, outcome.today]:
-        settings = ", ".join(f"{key} {_short(x)}" for key, x in finalist.settings.items())
         table.add_row(
             str(finalist.trial) + (" (today)" if finalist is outcome.today else ""),
             f"{finalist.mean:.3g}",
             f"{finalist.sd:.2g}",
             " ".join("diverged" if x is None else f"{x:.3g}" for x in finalist.values),
             f"{finalist.collapsed} of {len(finalist.values)}",
-            settings,
+            space.told(finalist.settings),
         )
     console = Console()
     console.print(table)
     console.print(outcome.verdict)
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -32,6 +32,11 @@ def replaced(trials: Sequence[FrozenTrial]) -> set[int]:
     return {number for trial in trials for number in history(trial)}
 
 
+def interrupted(trials: Sequence[FrozenTrial]) -> set[int]:
+    """Numbers of the trials that never came to an end, queued again or not."""
+    return replaced(trials) | {t.number for t in lost(trials)}
+
+
 def lost(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Failed trials that ended without a reason and were not queued again."""
     again = replaced(trials)

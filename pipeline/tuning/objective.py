@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -60,8 +61,11 @@ class Bench:
         return self.monitors[conditional]
 
     def cost(self, params: Params) -> float:
-        """Operations per update of G."""
-        key = params.model_dump_json(include={"model", "loss", "train"})
+        """Operations per update of G: counted once for all settings that cost the same."""
+        settings = params.model_dump(mode="json", include={"model", "loss", "train"})
+        for name in work.COSTLESS:
+            del settings["train"][name]
+        key = json.dumps(settings)
         if key not in self.costs:
             shape, n_classes = self.data.shape, self.data.n_classes
             self.costs[key] = work.per_step(params, shape=shape, n_classes=n_classes)
@@ -190,7 +194,7 @@ def _accounted(
         if ended != "FAIL":
             grids.write(state)
         told = {f"constraint_{name}": f"{value:.4g}" for name, value in watch.constraints.items()}
-        figures = dict(watch.figures)
+        figures = {} if ended == "FAIL" else dict(watch.figures)  # it came to nothing
         if ended == "COMPLETE":
             figures["value"] = figures[watch.metric]
         live.close(ended, figures, {**facts, **told})

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import optuna
 import torch
@@ -76,11 +76,18 @@ def _start(study: optuna.Study, url: str, index: int, workers: int) -> subproces
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     gpus = torch.cuda.device_count()
     if gpus:
-        environment["CUDA_VISIBLE_DEVICES"] = str(index % gpus)
+        environment["CUDA_VISIBLE_DEVICES"] = gpu(index, gpus, os.environ)
     command = [sys.executable, "-m", "pipeline.tuning.worker", url, study.study_name]
     return subprocess.Popen(
         [*command, "--threads", str(threads)], env=environment, start_new_session=True
     )
+
+
+def gpu(index: int, gpus: int, environment: Mapping[str, str]) -> str:
+    """What a worker's CUDA_VISIBLE_DEVICES says: the GPUs in turn, of those that the user left."""
+    visible = environment.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    names = visible[:gpus] if len(visible) >= gpus and visible[0] else [str(i) for i in range(gpus)]
+    return names[index % gpus].strip()
 
 
 @contextlib.contextmanager

@@ -18,6 +18,8 @@ from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from pipeline.tuning import ledger
+
 SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
     "tpe": lambda seed: TPESampler(seed=seed),
     "gp": lambda seed: GPSampler(seed=seed),
@@ -34,10 +36,11 @@ PRUNERS: dict[str, Callable[[int], BasePruner]] = {
 }
 
 
-class SeededByNumber(BaseSampler):
-    """Draws trial i as a function of the seed, i and the trials before it.
+class Reproducible(BaseSampler):
+    """Draws the i-th trial as a function of the seed, i and the trials before it.
 
-    A study that was stopped then goes on as it would have done, whichever process continues it.
+    Interrupted ones do not count in i, so that a study that was stopped goes on as it would have
+    done, whichever process continues it.
     """
 
     def __init__(self, make: Callable[[int], BaseSampler], seed: int) -> None:
@@ -45,7 +48,10 @@ class SeededByNumber(BaseSampler):
         self._sampler = make(seed)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        seed = np.random.SeedSequence([self._seed, trial.number]).generate_state(1)[0]
+        trials = study._storage.get_all_trials(study._study_id, deepcopy=False)
+        gone = ledger.interrupted(trials)
+        i = trial.number - sum(number < trial.number for number in gone)
+        seed = np.random.SeedSequence([self._seed, i]).generate_state(1)[0]
         self._sampler = self._make(int(seed))
         self._sampler.before_trial(study, trial)
 

@@ -38,12 +38,12 @@ def distributions(space: dict[str, Dimension]) -> dict[str, BaseDistribution]:
 
 
 def encode(value: Any) -> Any:
-    """A value as Optuna takes it: a list, such as betas, as JSON text."""
-    return json.dumps(value) if isinstance(value, list) else value
+    """A value as Optuna takes it: lists, such as betas, and mappings, of terms, as JSON text."""
+    return json.dumps(value, sort_keys=True) if isinstance(value, list | dict) else value
 
 
 def decode(value: Any) -> Any:
-    return json.loads(value) if isinstance(value, str) and value.startswith("[") else value
+    return json.loads(value) if isinstance(value, str) and value[:1] in ("[", "{") else value
 
 
 def current(params: dict[str, Any], space: dict[str, Dimension]) -> Values:
@@ -82,6 +82,14 @@ def put(params: dict[str, Any], values: Values) -> dict[str, Any]:
                 float(f"{value:.4g}") if isinstance(value, float) else decode(value)
             )
     return result
+
+
+def told(values: Values) -> str:
+    """Values on one line, without their sections."""
+    return ", ".join(
+        f"{key.split('.')[1]} {f'{x:.3g}' if isinstance(x, float) else x}"
+        for key, x in values.items()
+    )
 
 
 def lookup(params: dict[str, Any], key: str) -> Any:

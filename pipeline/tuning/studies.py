@@ -22,7 +22,7 @@ from pipeline import config, files, lineage, paths
 from pipeline.config import Params
 from pipeline.errors import UserError
 from pipeline.tuning import ledger
-from pipeline.tuning.samplers import PRUNERS, SAMPLERS, SeededByNumber
+from pipeline.tuning.samplers import PRUNERS, SAMPLERS, Reproducible
 
 log = logging.getLogger(__name__)
 
@@ -165,7 +165,7 @@ def load(storage: BaseStorage, name: str | None) -> optuna.Study:
 def configured(study: optuna.Study) -> optuna.Study:
     """`study` with the sampler and pruner that its definition asks for."""
     tune = definition_of(study).params["tune"]
-    study.sampler = SeededByNumber(SAMPLERS[tune["sampler"]], tune["seed"])
+    study.sampler = Reproducible(SAMPLERS[tune["sampler"]], tune["seed"])
     study.pruner = PRUNERS["none" if is_finals(study) else tune["pruner"]](tune["reports"])
     return study
 

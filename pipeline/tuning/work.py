@@ -20,6 +20,35 @@ from torch.utils.flop_counter import flop_registry
 from pipeline.config import Params
 from pipeline.training import recipe
 
+# Keys of `train` that change no number of operations: rates, and how often somebody looks.
+COSTLESS = (
+    "steps",
+    "lr_g",
+    "lr_d",
+    "lr_decay",
+    "lr_decay_d",
+    "lr_warmup",
+    "optimizer_g",
+    "optimizer_d",
+    "betas_g",
+    "betas_d",
+    "weight_decay_g",
+    "weight_decay_d",
+    "clip_grad",
+    "augment_p",
+    "instance_noise",
+    "ema_decay",
+    "ema_warmup",
+    "precision",
+    "device",
+    "deterministic",
+    "checkpoint_every",
+    "eval_every",
+    "eval_samples",
+    "log_every",
+    "on_collapse",
+)
+
 FEWEST_SAMPLES = 4  # the work is in proportion to the batch, so a small one tells
 FEWEST_ROUNDS, MOST_ROUNDS = 8, 64  # few see too little of networks that grow while they train
 

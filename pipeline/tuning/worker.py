@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from pipeline import errors, logs, paths
 from pipeline.processes import is_gone, this_process
-from pipeline.tuning import ledger, objective, studies
+from pipeline.tuning import ledger, objective, space, studies
 
 log = logging.getLogger(__name__)
 
@@ -126,22 +126,20 @@ def _tell(study: optuna.Study, trial: FrozenTrial) -> None:
     if ledger.WITHDRAWN in trial.user_attrs:
         log.debug("trial %d not run: %s", trial.number, trial.user_attrs[ledger.WITHDRAWN])
         return
-    settings = ", ".join(f"{k.split('.')[1]} {_short(v)}" for k, v in trial.params.items())
-    tune = studies.definition_of(study).params["tune"]
+    name = f"trial {trial.number}"
+    if studies.REPEATS in trial.user_attrs:
+        name = f"finals: trial {trial.user_attrs[studies.REPEATS]}"
+        name += f", seed {trial.user_attrs[studies.SEED]}"
+    metric = studies.definition_of(study).params["tune"]["metric"]
     if trial.state == TrialState.COMPLETE:
-        broken = [name for name, value in trial.constraints.items() if value > 0]
-        outcome = f"{tune['metric']} {trial.value:.3g}"
+        broken = [key for key, value in trial.constraints.items() if value > 0]
+        outcome = f"{metric} {trial.value:.3g}"
         if broken:
             outcome += f", collapsed by {', '.join(broken)}"
     else:
-        outcome = (
-            f"{trial.state.name.lower()}: {trial.user_attrs.get(ledger.REASON, 'interrupted')}"
-        )
-    log.info("trial %d (%s): %s", trial.number, settings, outcome)
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+        state = "failed" if trial.state == TrialState.FAIL else "pruned"
+        outcome = f"{state}: {trial.user_attrs.get(ledger.REASON, 'interrupted')}"
+    log.info("%s (%s): %s", name, space.told(trial.params), outcome)
 
 
 @contextlib.contextmanager

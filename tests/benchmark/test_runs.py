@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,28 @@ def test_wrong_changes_are_named() -> None:
         runs.settings("ring", ["train.steps"])
     with pytest.raises(ConfigError, match=r"unknown key train\.step; did you mean train\.steps"):
         runs.settings("ring", ["train.step=3"])
+
+
+def test_what_stopped_attempts_took_counts_too(tmp_path: Path) -> None:
+    path = tmp_path / "spent.json"
+    with pytest.raises(KeyboardInterrupt), runs._counted(path, "a"):
+        time.sleep(0.02)
+        raise KeyboardInterrupt
+    first = json.loads(path.read_text())["seconds"]
+    with runs._counted(path, "a") as spent:
+        time.sleep(0.02)
+    assert first >= 0.02
+    assert spent["seconds"] >= first + 0.02
+    with runs._counted(path, "another") as spent:
+        pass
+    assert spent["seconds"] < first
+
+
+def test_the_work_of_a_stage_is_counted(tmp_path: Path) -> None:
+    busy = "import time\nwhile time.process_time() < 0.2: pass"
+    with runs._counted(tmp_path / "spent.json", "a") as spent:
+        subprocess.run([sys.executable, "-c", busy], check=True)
+    assert spent["cpu_seconds"] >= 0.15  # counted in ticks
 
 
 @pytest.mark.slow

@@ -63,6 +63,8 @@ def test_everything_is_json_and_markdown() -> None:
     text = tables.markdown(all_of_it)
     assert text.startswith("# ring: preset ring\n")
     assert "| 1 | 7 | 98.0 % | 0.0040 | 2 s |" in text
+    all_of_it["seeds"][1]["cpu_seconds"] = 3.0
+    assert "| 1 | 7 | 98.0 % | 0.0040 | 2 s (3 CPU-s) |" in tables.markdown(all_of_it)
     widths = {line.count("|") for line in text.split("\n\n")[1].splitlines()}
     assert widths == {5}
 

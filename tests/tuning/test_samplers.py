@@ -5,7 +5,7 @@ from __future__ import annotations
 import optuna
 import pytest
 
-from pipeline.tuning.samplers import PRUNERS, SAMPLERS, SeededByNumber
+from pipeline.tuning.samplers import PRUNERS, SAMPLERS, Reproducible
 
 
 def draws(name: str, sittings: list[int], seed: int = 0) -> list[dict[str, float]]:
@@ -13,7 +13,7 @@ def draws(name: str, sittings: list[int], seed: int = 0) -> list[dict[str, float
     storage = optuna.storages.InMemoryStorage()
     optuna.create_study(storage=storage, study_name="s")
     for n in sittings:
-        sampler = SeededByNumber(SAMPLERS[name], seed)
+        sampler = Reproducible(SAMPLERS[name], seed)
         study = optuna.load_study(storage=storage, study_name="s", sampler=sampler)
         study.optimize(lambda t: (t.suggest_float("x", 0, 1) - 0.3) ** 2, n_trials=n)
     return [t.params for t in optuna.load_study(storage=storage, study_name="s").trials]
@@ -32,7 +32,7 @@ def test_the_process_gets_no_warning_from_gp() -> None:
 @pytest.mark.parametrize("name", PRUNERS)
 def test_a_pruner_never_ends_the_first_trial(name: str) -> None:
     """Today's settings come first, and all is held against their figure."""
-    study = optuna.create_study(pruner=PRUNERS[name](9))
+    study = optuna.create_study(study_name="s", pruner=PRUNERS[name](9))
     trial = study.ask()
     for look in range(1, 10):
         trial.report(100.0, look)
@@ -41,7 +41,7 @@ def test_a_pruner_never_ends_the_first_trial(name: str) -> None:
 
 @pytest.mark.parametrize("name", set(PRUNERS) - {"none"})
 def test_a_pruner_ends_what_lies_behind(name: str) -> None:
-    study = optuna.create_study(pruner=PRUNERS[name](9))
+    study = optuna.create_study(study_name="s", pruner=PRUNERS[name](9))
     for value in (1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9):
         trial = study.ask()
         for look in range(1, 10):
@@ -54,3 +54,21 @@ def test_a_pruner_ends_what_lies_behind(name: str) -> None:
         trial.report(50.0, look)
         pruned.append(trial.should_prune())
     assert any(pruned)
+
+
+@pytest.mark.parametrize("pruner", PRUNERS)
+def test_a_sampler_learns_from_all_trials_whatever_the_pruner(pruner: str) -> None:
+    """Were each of Hyperband's brackets sampled by itself, most of 40 trials would be random."""
+
+    def drawn(pruner: str) -> list[float]:
+        sampler = Reproducible(SAMPLERS["tpe"], 0)
+        study = optuna.create_study(study_name="s", sampler=sampler, pruner=PRUNERS[pruner](9))
+        for _ in range(25):
+            trial = study.ask()
+            x = trial.suggest_float("x", 0, 1)
+            trial.report(x, 1)
+            trial.should_prune()  # only then does Hyperband make its brackets
+            study.tell(trial, x)
+        return [trial.params["x"] for trial in study.trials]
+
+    assert drawn(pruner) == drawn("none")

@@ -55,6 +55,17 @@ def test_lists_can_be_chosen_among(values: dict[str, Any]) -> None:
     assert space.current(values, betas) == {"train.betas_g": distribution.choices[0]}
 
 
+def test_terms_can_be_chosen_among(values: dict[str, Any]) -> None:
+    terms = dimensions(loss__terms={"choice": [{}, {"dragan": 10.0, "lecam": 0.1}]})
+    (distribution,) = space.distributions(terms).values()
+    assert isinstance(distribution, optuna.distributions.CategoricalDistribution)
+    assert all(isinstance(choice, str) for choice in distribution.choices)
+    assert space.current(values, terms) == {"loss.terms": "{}"}
+    params = space.possible(values, {"loss.terms": distribution.choices[1]})
+    assert isinstance(params, Params)
+    assert params.loss.terms == {"dragan": 10.0, "lecam": 0.1}
+
+
 def test_real_values_are_rounded_to_what_params_yaml_will_say(values: dict[str, Any]) -> None:
     put = space.put(values, {"train.lr_g": 0.00123456789, "train.d_steps": 3})
     assert put["train"]["lr_g"] == 0.001235

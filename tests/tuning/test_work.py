@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from pipeline import config, presets
-from pipeline.tuning import work
+from pipeline.config import Params
+from pipeline.tuning import objective, studies, work
 
 ROOT = Path(__file__).parents[2]
+CPU = torch.device("cpu")
 SHAPE, LATENT, WIDTH, BATCH = (8, 8, 1), 3, 5, 16
 
 
@@ -70,3 +74,37 @@ def test_equal_work_is_fewer_steps_of_dearer_ones() -> None:
     assert work.equal_steps(1000, work=2.0, other=5.0) == 400
     assert work.equal_steps(1000, work=5.0, other=5.0) == 1000
     assert work.equal_steps(1, work=1.0, other=100.0) == 1
+
+
+def test_the_keys_said_to_cost_nothing_do() -> None:
+    """Whatever they are: a bench counts settings once that differ in these alone."""
+    other = {
+        "lr_g": 0.1,
+        "lr_decay": "cosine",
+        "lr_warmup": 2,
+        "optimizer_g": "adamw",
+        "weight_decay_d": 0.1,
+        "clip_grad": 1.0,
+        "augment_p": 0.5,
+        "instance_noise": 0.1,
+        "ema_decay": 0.5,
+    }
+    assert set(other) < set(work.COSTLESS)
+    assert cost(train=other) == cost()
+
+
+def test_settings_that_differ_in_rates_alone_are_counted_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counted: list[Params] = []
+    monkeypatch.setattr(work, "per_step", lambda params, **_: float(counted.append(params) or 1))
+    values = presets.overlay("default", ROOT / "presets")
+    data: Any = SimpleNamespace(shape=SHAPE, n_classes=10)
+    params = [
+        config.check(presets.merged(values, {"train": changes}))
+        for changes in ({}, {"lr_g": 0.1}, {"d_steps": 3}, {"d_steps": 3, "lr_d": 1e-5})
+    ]
+    bench = objective.Bench(studies.Definition("", {}, {}, {}, {}), params[0], data, CPU)
+    for one in params:
+        bench.cost(one)
+    assert [one.train.d_steps for one in counted] == [1, 3]

@@ -1,0 +1,23 @@
+"""How workers share a machine."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.tuning import pool
+
+
+@pytest.mark.parametrize(
+    ("visible", "gpus", "expected"),
+    [
+        (None, 2, ["0", "1", "0"]),
+        ("2,3", 2, ["2", "3", "2"]),  # the user gave the search these two
+        ("GPU-a, GPU-b", 2, ["GPU-a", "GPU-b", "GPU-a"]),
+        ("1", 1, ["1", "1", "1"]),
+    ],
+)
+def test_each_worker_takes_a_gpu_of_those_that_are_visible(
+    visible: str | None, gpus: int, expected: list[str]
+) -> None:
+    environment = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    assert [pool.gpu(i, gpus, environment) for i in range(3)] == expected
