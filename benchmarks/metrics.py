@@ -13,6 +13,7 @@ packages of the interpreter that runs this, so that torch is there once and the 
     python benchmarks/metrics.py --all-cores    # the same, with as many threads as they like
     python benchmarks/metrics.py --full         # ours: 50,000 x 50,000 at d = 2048
     python benchmarks/metrics.py --evaluation   # what `evaluate` costs for 10,000 images
+    python benchmarks/metrics.py --signals      # what the collapse alarm costs
 
 `--out docs/metrics_peers.md` replaces the sections measured in that file and keeps the others.
 """
@@ -303,6 +304,27 @@ def evaluation_seconds() -> Iterator[dict[str, Any]]:
     yield {"seconds": seconds, "features": features.shape[1]}
 
 
+def signals_milliseconds() -> Iterator[dict[str, Any]]:
+    """CPU milliseconds of the four signals of collapse of 1,000 samples, beside 1,000 reals."""
+    from pipeline import evaluation
+
+    n, d, classes = 1000, 128, 10
+    rng = np.random.default_rng(0)
+    centres = 3 * rng.normal(size=(classes, d))
+
+    def draw() -> tuple[np.ndarray, np.ndarray]:
+        features = centres[rng.integers(classes, size=n)] + rng.normal(size=(n, d))
+        return features.astype(np.float32), features[:, :classes].astype(np.float32)
+
+    reference, fakes = evaluation.build_reference(*draw(), [n // classes] * classes), draw()
+    taken = []
+    for _ in range(50):
+        began = time.process_time()
+        evaluation.collapse(*fakes, reference)
+        taken.append(1000 * (time.process_time() - began))
+    yield {"milliseconds": median(taken)}
+
+
 # The environment and the processes.
 
 
@@ -376,7 +398,12 @@ def work(text: str) -> None:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     kind, *arguments = task["job"]
     results: dict[str, Callable[..., Iterator[dict[str, Any]]]]
-    results = {"features": make_features, "contend": contend, "evaluation": evaluation_seconds}
+    results = {
+        "features": make_features,
+        "contend": contend,
+        "evaluation": evaluation_seconds,
+        "signals": signals_milliseconds,
+    }
     for _, result in zip(sys.stdin, results[kind](*arguments), strict=False):
         print(json.dumps(result), file=answers, flush=True)
 
@@ -471,6 +498,18 @@ def evaluation_section() -> str:
     return "\n".join(lines) + "\n"
 
 
+def signals_section() -> str:
+    began = stamp()
+    with Process(["signals"], one_core=True, python=sys.executable) as process:
+        run = process.ask()
+    return (
+        f"## The four signals of collapse\n{began} Median of 50 rounds on one core.\n\n"
+        "label_kl, ndb_jsd, selfnn_ratio and within_var_ratio of 1,000 samples beside 1,000 reals, "
+        f"128 features, beyond their extraction: {run['milliseconds']:.1f} CPU milliseconds "
+        "(asked: at most 5).\n"
+    )
+
+
 def stamp() -> str:
     """Date, machine, versions, and how much else ran there when the measuring began."""
     from importlib.metadata import version
@@ -499,6 +538,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--full", action="store_true", help="50,000 x 50,000 at d = 2048, ours")
     parser.add_argument("--evaluation", action="store_true", help="the cost of an evaluation")
+    parser.add_argument("--signals", action="store_true", help="the cost of the collapse alarm")
     parser.add_argument("--out", type=Path, help="document whose sections are replaced")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -506,7 +546,7 @@ def main() -> None:
         work(arguments.job)
         return
     sizes = arguments.size or []
-    if not (sizes or arguments.full or arguments.evaluation):
+    if not (sizes or arguments.full or arguments.evaluation or arguments.signals):
         sizes = SIZES
     sections = []
     for size in sizes:
@@ -516,6 +556,8 @@ def main() -> None:
         sections.append(full_section())
     if arguments.evaluation:
         sections.append(evaluation_section())
+    if arguments.signals:
+        sections.append(signals_section())
     print("\n" + "\n".join(sections))
     if arguments.out:
         write(arguments.out, sections)

@@ -103,7 +103,7 @@ def compare(a: Evaluated, b: Evaluated, *, letters: tuple[str, str] = ("A", "B")
     figures = [
         _figure(key, a.metrics, b.metrics, certain.get(key), letters)
         for key in a.metrics
-        if key in b.metrics and _is_figure(key)
+        if key in b.metrics and is_figure(key)
     ]
     return Comparison(*letters, figures, not reason, _notes(a, b, letters, reason))
 
@@ -390,7 +390,7 @@ def _notes(a: Evaluated, b: Evaluated, letters: tuple[str, str], reason: str) ->
         if failed:
             notes.append(f"{', '.join(failed)} failed for {letter}: do not trust its figures")
     for letter, one, other in ((letters[0], a, b), (letters[1], b, a)):
-        alone = [key for key in one.metrics if _is_figure(key) and key not in other.metrics]
+        alone = [key for key in one.metrics if is_figure(key) and key not in other.metrics]
         if alone:
             notes.append(f"only {letter} has {', '.join(alone)}")
     return notes
@@ -482,7 +482,8 @@ def _direction(key: str, a: float, b: float) -> Direction | None:
     return direction
 
 
-def _is_figure(key: str) -> bool:
+def is_figure(key: str) -> bool:
+    """Is it a figure of its own, and not a part of another or of the protocol?"""
     return not key.endswith(HELPERS) and not key.startswith(NO_FIGURES)
 
 

@@ -340,10 +340,40 @@ class Tracking(Section):
     )
 
 
+class Gate(Section):
+    """What `gan promote` asks of a model; docs/registry.md says how often models pass."""
+
+    better_sds: Annotated[float, Field(ge=0)] = Field(
+        description="The distance must be below the champion's by so many deviations."
+    )
+    coverage: Annotated[float, Field(gt=0, lt=1)] = Field(
+        description="The lower bound of what coverage changes by must be above minus this."
+    )
+    recall: Annotated[float, Field(gt=0, lt=1)] = Field(description="The same of recall.")
+    label_kl: Annotated[float, Field(gt=0)] = Field(
+        description="label_kl may be this (or twice its sampling floor), whatever the champion's."
+    )
+    label_kl_margin: Annotated[float, Field(ge=0)] = Field(
+        description="What label_kl may exceed the champion's by."
+    )
+    worst_class_sds: Annotated[float, Field(ge=0)] = Field(
+        description="The worst class may be worse than the champion's by so many deviations."
+    )
+    nearcopy: Annotated[float, Field(gt=0, lt=1)] = Field(
+        description="The upper end of nearcopy_rate must be below this; below 10,000 held-out "
+        "images, below ten times this."
+    )
+    ct_z: Annotated[float, Field(lt=0)] = Field(description="ct_z must be above this.")
+    mia_tpr1: Annotated[float, Field(gt=0, lt=1)] = Field(
+        description="The upper end of mia_tpr1 must be below this; from 10,000 held-out images."
+    )
+
+
 class Registry(Section):
     """The model registry."""
 
     name: Name | None = Field(description="Registered model. null: gan-<data.name>.")
+    gate: Gate
 
 
 class Dimension(Section):
@@ -519,6 +549,11 @@ class Params(Section):
     def data_name(self) -> str:
         """What runs and models are called after."""
         return self.data.name or self.data.source
+
+    @property
+    def model_name(self) -> str:
+        """The registered model."""
+        return self.registry.name or f"gan-{self.data_name}"
 
 
 def _unfit(params: Params) -> Iterator[str]:

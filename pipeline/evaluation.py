@@ -65,6 +65,7 @@ class Reference:
     ndb_frequencies: np.ndarray
     within_variances: np.ndarray
     statistics: frechet.Statistics
+    median_nearest: float
     benchmark: Benchmark | None = None
 
     @property
@@ -172,6 +173,7 @@ def build_reference(
             ndb_frequencies=modes.frequencies(ndb_bins, len(ndb_centres)),
             within_variances=modes.within_variances(features, groups, len(frequencies)),
             statistics=frechet.statistics(features),
+            median_nearest=neighbours.median_nearest(features),
             benchmark=benchmark,
         )
 
@@ -188,7 +190,7 @@ def monitor(features: np.ndarray, logits: np.ndarray, reference: Reference) -> d
         return {
             "fd": _fd(features, reference),
             **neighbours.precision_recall(reference.features[:n], features[:n], k=k),
-            **_collapse(features, logits, reference),
+            **collapse(features, logits, reference),
             **_of_benchmark(features, logits, reference),
         }
 
@@ -220,7 +222,11 @@ def _fd(features: np.ndarray, reference: Reference) -> float:
     return frechet.of_statistics(frechet.statistics(features), reference.statistics)
 
 
-def _collapse(features: np.ndarray, logits: np.ndarray, reference: Reference) -> dict[str, float]:
+def collapse(features: np.ndarray, logits: np.ndarray, reference: Reference) -> dict[str, float]:
+    """The four signals of mode collapse, of fakes' features (N, d) and logits (N, K).
+
+    Keys label_kl, ndb_jsd, selfnn_ratio, within_var_ratio; each sees what another is blind to.
+    """
     groups = reference.groups_of(features, logits)
     n_groups = len(reference.frequencies)
     ndb_bins = bins.assign(features, reference.ndb_centres)
@@ -229,7 +235,9 @@ def _collapse(features: np.ndarray, logits: np.ndarray, reference: Reference) ->
     return {
         "label_kl": modes.label_kl(groups, reference.frequencies),
         "ndb_jsd": modes.jensen_shannon(ndb, reference.ndb_frequencies),
-        "selfnn_ratio": neighbours.selfnn_ratio(features, reference.features),
+        "selfnn_ratio": neighbours.selfnn_ratio(
+            features, reference.features, of_reals=reference.median_nearest
+        ),
         "within_var_ratio": modes.within_var_ratio(variances, reference.within_variances),
     }
 
@@ -313,7 +321,7 @@ def _modes(
         ),
     }
     return {
-        **_collapse(fakes.features, fakes.logits, reference),
+        **collapse(fakes.features, fakes.logits, reference),
         **_ends(intervals),
         "label_kl_floor": modes.label_kl_floor(len(reference.frequencies), len(fakes.features)),
         "modes": modes.modes(groups),
@@ -400,11 +408,17 @@ def controls(reference: Reference, *, seed: int = 0) -> dict[str, bool]:
     """Do the metrics see what is planted, and nothing where there is nothing to see?
 
     real_vs_real: the distance between two random halves of the reals is compatible with 0 (four
-    deviations of the bootstrap). dropped_class: without their largest class the reals' label_kl
-    rises by at least half of what it should; left out where there is one class only.
+    deviations of the bootstrap); where they are few, in as many random directions of the features
+    as the bootstrap knows the bias for. dropped_class: without their largest class the reals'
+    label_kl rises by at least half of what it should; left out where there is one class only.
     """
-    halves = np.array_split(np.random.default_rng(seed).permutation(len(reference.features)), 2)
-    first, second = (reference.features[half] for half in halves)
+    rng = np.random.default_rng(seed)
+    halves = np.array_split(rng.permutation(len(reference.features)), 2)
+    features, known = reference.features, max(len(halves[1]) // FOR_BIAS, 1)
+    if features.shape[1] > known:
+        directions = np.linalg.qr(rng.normal(size=(features.shape[1], known)))[0]
+        features = features @ directions
+    first, second = (features[half] for half in halves)
     low, _ = frechet.interval(first, second, resamples=50, seed=seed, sds=4)
     result = {"real_vs_real": low <= 0}
     counts = np.bincount(reference.groups, minlength=len(reference.frequencies))

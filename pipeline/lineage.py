@@ -5,8 +5,10 @@ Keys are computed here and never read from dvc.lock, which holds the old values 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import platform
 import re
 import subprocess
 from pathlib import Path
@@ -111,10 +113,20 @@ def exp_name() -> str | None:
     return os.environ.get("DVC_EXP_NAME") or None
 
 
+def processor() -> str:
+    """The processor in words: sums round otherwise on another."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
 def git_facts(root: Path = Path()) -> dict[str, str]:
     """The state of the code: `git_commit`, `git_branch`, `git_dirty`, `git_baseline`, `git_diff`.
 
     `git_diff` is what `git apply` needs to get from the commit to the tracked files as they are.
+    `git_untracked`, where there is any, names new code in pipeline/ that git does not track yet.
     `git_dirty` is "true" or "false"; dvc.lock and reports/ do not count, nor do untracked files
     outside pipeline/. In a DVC experiment the commit is the baseline. Raises UserError where there
     is no git, no repository or no commit.
@@ -128,20 +140,20 @@ def git_facts(root: Path = Path()) -> dict[str, str]:
         ) from error
     excluded = [f":(exclude){path}" for path in NOT_CODE]
     status = _git(root, "status", "--porcelain", "--untracked-files=all", "--", ".", *excluded)
-    changed = [
-        line
-        for line in status.splitlines()
-        if not line.startswith("??") or line[3:].startswith("pipeline/")
-    ]
-    return {
+    untracked = [line[3:] for line in status.splitlines() if line.startswith("?? pipeline/")]
+    changed = [line for line in status.splitlines() if not line.startswith("??")]
+    facts = {
         "git_commit": commit,
         "git_branch": _git(root, "rev-parse", "--abbrev-ref", "HEAD").strip(),
-        "git_dirty": "true" if changed else "false",
+        "git_dirty": "true" if changed or untracked else "false",
         "git_baseline": os.environ.get("DVC_EXP_BASELINE_REV") or commit,
         "git_diff": _git(
             root, "diff", "HEAD", "--no-ext-diff", "--no-color", "--binary", "--", ".", excluded[1]
         ),
     }
+    if untracked:  # no diff holds it
+        facts["git_untracked"] = " ".join(untracked)
+    return facts
 
 
 def _git(root: Path, *arguments: str) -> str:

@@ -235,6 +235,18 @@ def test_controls_pass_on_any_draw_of_reals():
         assert evaluation.controls(reference) == {"real_vs_real": True, "dropped_class": True}
 
 
+@pytest.mark.parametrize("n", [20, 60, 200])
+def test_control_real_vs_real_passes_for_few_reals_of_many_features(n, monkeypatch):
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        features = rng.normal(size=(n, 100)).astype(np.float32)
+        reference = evaluation.build_reference(features, features[:, :3], [n, n, n])
+        assert evaluation.controls(reference, seed=seed)["real_vs_real"]
+    true = frechet.distance
+    monkeypatch.setattr(frechet, "distance", lambda a, b: true(a, b) + 100)
+    assert not evaluation.controls(reference)["real_vs_real"]
+
+
 def test_control_real_vs_real_fails_where_the_distance_is_wrong(reference, monkeypatch):
     true = frechet.distance
     monkeypatch.setattr(frechet, "distance", lambda a, b: true(a, b) + 10)

@@ -173,7 +173,9 @@ def test_git_facts_of_a_clean_tree(repository: Path, monkeypatch: pytest.MonkeyP
 def test_changed_params_and_changed_or_new_code_are_dirty(repository: Path, path: str) -> None:
     (repository / path).write_text("changed\n")
 
-    assert lineage.git_facts(repository)["git_dirty"] == "true"
+    facts = lineage.git_facts(repository)
+    assert facts["git_dirty"] == "true"
+    assert facts.get("git_untracked") == (path if "untracked" in path else None)
 
 
 def test_diff_applies_to_the_commit(repository: Path) -> None:

@@ -52,7 +52,7 @@ class Generator(nn.Module):
         if self.embedding is not None:
             latents = torch.cat([latents, self.embedding(labels)], dim=1)
         # Units in the order of channels-last memory: the permuted view costs no copy.
-        coarse = self.project(latents).view(len(latents), self.side, self.side, -1)
+        coarse = self.project(latents).view(latents.shape[0], self.side, self.side, -1)
         return self.body(coarse.permute(0, 3, 1, 2))
 
 

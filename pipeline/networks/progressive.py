@@ -84,7 +84,7 @@ class Generator(Growing):
         x = normalised(latents)
         if self.embedding is not None:
             x = torch.cat([x, normalised(self.embedding(labels))], dim=1)
-        x = self.project(x).view(len(x), -1, self.sides[0], self.sides[0])
+        x = self.project(x).view(x.shape[0], -1, self.sides[0], self.sides[0])
         x = normalised(activated(x))
         x = normalised(activated(self.first(x)))
         grown = math.ceil(self.level)  # sides in use beyond the coarsest

@@ -44,7 +44,7 @@ class Generator(nn.Module):
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         # Units in the order of channels-last memory: the permuted view costs no copy.
-        coarse = self.project(latents).view(len(latents), self.sides[0], self.sides[0], -1)
+        coarse = self.project(latents).view(latents.shape[0], self.sides[0], self.sides[0], -1)
         x = coarse.permute(0, 3, 1, 2)
         for block, side in zip(self.blocks, self.sides[1:], strict=True):
             x = block(x, labels, side)

@@ -83,7 +83,7 @@ class Generator(nn.Module):
     def synthesise(self, styles: Tensor) -> Tensor:
         """Styles (N, layers, STYLE_DIM) -> images (N, C, S, S)."""
         draws = self.draws if self.training else None
-        x = self.layers[0](self.constant.expand(len(styles), -1, -1, -1), styles[:, 0], draws)
+        x = self.layers[0](self.constant.expand(styles.shape[0], -1, -1, -1), styles[:, 0], draws)
         image = self.to_image[0](x, styles[:, 0])
         for i, side in enumerate(self.sides[1:], start=1):
             for layer in (2 * i - 1, 2 * i):
@@ -117,7 +117,7 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor, draws: Draws | None) -> Tensor:
         x = self.conv(x, style)
-        shape = (len(x), 1, *x.shape[2:])
+        shape = (x.shape[0], 1, *x.shape[2:])
         noise = self.picture if draws is None else _drawn(draws, shape, x.device)
         return activated(x + (self.strength * noise).to(x.dtype) + self.bias.to(x.dtype))
 

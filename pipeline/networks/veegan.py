@@ -48,7 +48,7 @@ class Generator(nn.Module):
         if labels is not None and self.n_classes:
             uniform = torch.cat([uniform, F.one_hot(labels, self.n_classes).to(uniform)], dim=1)
         # Units in the order of channels-last memory: the permuted view costs no copy.
-        x = self.project(uniform).view(len(latents), self.sizes[0], self.sizes[0], -1)
+        x = self.project(uniform).view(latents.shape[0], self.sizes[0], self.sizes[0], -1)
         x = F.relu(self.first(x.permute(0, 3, 1, 2)))
         norms = [*self.norms, None]
         for step, norm, size in zip(self.steps, norms, self.sizes[1:], strict=True):

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pipeline import files, paths
 from pipeline.errors import UserError
 from pipeline.evaluated import ABOUT
-from pipeline.tracking import runs, store
+from pipeline.tracking import locks, models, runs, store
 from pipeline.tracking.record import DIFF, PARAMS, RECORD, RunRecord
 
 if TYPE_CHECKING:
-    from mlflow.entities import LoggedModel, Run
+    from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
 log = logging.getLogger(__name__)
@@ -70,8 +70,6 @@ def deliver_training(client: MlflowClient, experiment_id: str, folder: Path) -> 
         client.log_artifact(run_id, source / HISTORY)
         if (source / EVENTS).exists():
             client.log_artifact(run_id, source / EVENTS)
-        if record.model:
-            _model(client, experiment_id, run_id, record)
         _complete(client, run_id, record)
     return Delivery(run_id, True)
 
@@ -97,7 +95,7 @@ def deliver_evaluation(client: MlflowClient, experiment_id: str, folder: Path) -
             "dataset_name": record.dataset["name"],
             "dataset_digest": runs.digest(record),
         }
-        model = _find_model(client, experiment_id, parent_id, record.train_key)
+        model = models.log(client, experiment_id, parent_id, folder / paths.PACKAGE, record)
         if model:
             client.log_inputs(run_id, models=[LoggedModelInput(model.model_id)])
             link["model_id"] = model.model_id
@@ -116,6 +114,7 @@ def deliver_evaluation(client: MlflowClient, experiment_id: str, folder: Path) -
         _log_files(client, run_id, source, record)
         client.log_artifact(run_id, source / PROTOCOL)
         _log_kept(client, run_id, folder / paths.EVALUATION, record)
+        client.set_tag(run_id, locks.METRICS_TAG, locks.metrics_md5(record))
         _complete(client, run_id, record)
     return Delivery(run_id, True)
 
@@ -192,6 +191,9 @@ def keep_back(stage: str, root: Path = Path()) -> Path:
         samples = root / paths.EVALUATION
         if record.kind == "evaluate" and not _why_not_kept(samples, record):
             shutil.copytree(samples, kept / paths.EVALUATION)
+        package = root / paths.PACKAGE
+        if record.kind == "evaluate" and models.is_of(package, record.key):
+            shutil.copytree(package, kept / paths.PACKAGE)
         if stage == "report":
             shutil.copy2(root / paths.REPORT, kept / paths.REPORT)
     return paths.undelivered() / record.key
@@ -223,7 +225,20 @@ def sync(root: Path = Path()) -> Summary:
                 (summary.delivered if delivery.changed else summary.unchanged).append(name)
         if folder is not root and not failed:
             shutil.rmtree(folder)
+    if _is_there("evaluate", root) and not summary.left:
+        _attach_lock(root)
     return summary
+
+
+def _attach_lock(root: Path) -> None:
+    record = _record_of("evaluate", root)
+    content = locks.of_workspace(locks.metrics_md5(record), root)
+    if content is None:
+        return
+    client, experiment_id = reach(record.experiment)
+    run = runs.find(client, experiment_id, "evaluate", record.key)
+    if run is not None and locks.TAG not in run.data.tags:
+        locks.attach(client, [run.info.run_id, run.data.tags["mlflow.parentRunId"]], content)
 
 
 def reason(error: BaseException) -> str:
@@ -335,35 +350,6 @@ def is_of(kept: Path, eval_key: str) -> bool:
 def _complete(client: MlflowClient, run_id: str, record: RunRecord) -> None:
     client.set_terminated(run_id, status=record.status, end_time=record.ended)
     client.set_tag(run_id, runs.DELIVERED, record.digest())
-
-
-def _find_model(
-    client: MlflowClient, experiment_id: str, run_id: str, train_key: str
-) -> LoggedModel | None:
-    found = client.search_logged_models([experiment_id], f"tags.train_key = '{train_key}'")
-    # A deleted training leaves its model behind, which must not be taken for this one's.
-    return next((model for model in found if model.source_run_id == run_id), None)
-
-
-def _model(client: MlflowClient, experiment_id: str, run_id: str, record: RunRecord) -> None:
-    """The training's model, to which evaluations link their figures."""
-    from mlflow.entities import LoggedModelOutput
-
-    model = _find_model(client, experiment_id, run_id, record.key)
-    if model is None:
-        model = client.create_logged_model(
-            experiment_id,
-            name=f"generator-{record.key[:8]}",
-            source_run_id=run_id,
-            tags={"train_key": record.key},
-            params={key: str(value) for key, value in record.model.items()},
-            model_type="generator",
-        )
-    client.finalize_logged_model(model.model_id, "READY")
-    outputs = client.get_run(run_id).outputs
-    linked = {output.model_id for output in outputs.model_outputs} if outputs else set()
-    if model.model_id not in linked:
-        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
 
 
 def _has_record(folder: Path) -> bool:

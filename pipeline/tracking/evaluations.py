@@ -99,8 +99,34 @@ def of_store(client: MlflowClient, name: str) -> Evaluated | None:
 
     Raises UserError where there are several, or where a training has none.
     """
-    run = _model_version(client, name) if name.startswith(MODEL) else _find(client, name)
+    run = _run(client, name)
     return _of_run(client, run) if run else None
+
+
+def run_of(client: MlflowClient, name: str) -> Run:
+    """The run of the evaluation that `name` stands for. Raises UserError where there is none."""
+    run = _run(client, name)
+    if run is None:
+        raise UserError(_unknown(client, name))
+    return run
+
+
+def protocol_of(client: MlflowClient, run: Run) -> dict[str, Any]:
+    """The protocol of an evaluation's run. Raises UserError where it was not delivered."""
+    run_id, name = run.info.run_id, str(run.info.run_name)
+    if deliver.PROTOCOL not in {file.path for file in client.list_artifacts(run_id)}:
+        raise UserError(
+            f"{name} ({run_id}) has no {deliver.PROTOCOL}: its delivery was interrupted. "
+            "dvc repro evaluate, then gan sync"
+        )
+    with tempfile.TemporaryDirectory() as scratch:
+        client.download_artifacts(run_id, deliver.PROTOCOL, scratch)
+        found: dict[str, Any] = files.read_json(Path(scratch) / deliver.PROTOCOL)
+        return found
+
+
+def _run(client: MlflowClient, name: str) -> Run | None:
+    return _model_version(client, name) if name.startswith(MODEL) else _find(client, name)
 
 
 def _find(client: MlflowClient, name: str) -> Run | None:
@@ -174,7 +200,7 @@ def _model_version(client: MlflowClient, name: str) -> Run:
             found = client.get_model_version(model, version)
         else:
             found = client.get_model_version_by_alias(model, alias)
-        run_id = found.run_id
+        run_id = found.tags.get("evaluation_run") or found.run_id
         if not run_id and found.model_id:
             run_id = client.get_logged_model(found.model_id).source_run_id
         run = client.get_run(run_id) if run_id else None
@@ -189,15 +215,9 @@ def _of_run(client: MlflowClient, run: Run) -> Evaluated:
     run_id, name = run.info.run_id, str(run.info.run_name)
     if run.data.tags.get("dvc_stage") != "evaluate":
         raise UserError(f"{name} ({run_id}) is not a run of this pipeline")
+    protocol = protocol_of(client, run)
     there = {file.path for file in client.list_artifacts(run_id)}
-    if deliver.PROTOCOL not in there:
-        raise UserError(
-            f"{name} ({run_id}) has no {deliver.PROTOCOL}: its delivery was interrupted. "
-            "dvc repro evaluate, then gan sync"
-        )
     with tempfile.TemporaryDirectory() as scratch:
-        client.download_artifacts(run_id, deliver.PROTOCOL, scratch)
-        protocol = files.read_json(Path(scratch) / deliver.PROTOCOL)
         key, samples = run.data.tags["eval_key"], None
         if deliver.KEPT in there:
             samples = _read(Path(client.download_artifacts(run_id, deliver.KEPT, scratch)), key)

@@ -89,7 +89,7 @@ def start(
     training = train_key or key
     experiment_name = lineage.exp_name()
     name = experiment_name or training[:8]
-    tags = {**git, "train_key": training, "dvc_stage": kind}
+    tags = {**git, "train_key": training, "dvc_stage": kind, "processor": lineage.processor()}
     if kind == "evaluate":
         tags["eval_key"] = key
         name = f"{key[:8]} of {name}"  # a training may have several; the UI cuts names short

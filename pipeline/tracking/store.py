@@ -67,14 +67,23 @@ def lock(key: str = "") -> BaseFileLock:
     return FileLock(path, timeout=LOCK_SECONDS)
 
 
+def promotion_lock(name: str) -> Path:
+    """The file that a promotion of the registered model `name` holds."""
+    return paths.shared_root() / f".mlflow.promote-{name}.lock"
+
+
+def is_local() -> bool:
+    """Is the store a file here, which nobody reaches from elsewhere?"""
+    return _database() is not None
+
+
 def ready(experiment: str) -> tuple[MlflowClient, str]:
     """A client and the id of `experiment`, both made where they are missing.
 
     Raises UserError where the experiment was deleted; MLflow's and the operating system's errors
     where the store cannot be reached.
     """
-    for name, value in SETTINGS.items():
-        os.environ.setdefault(name, value)
+    settle()
     for name in ("urllib3.connectionpool", "mlflow.store.db.utils", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
     from mlflow.tracking import MlflowClient
@@ -85,6 +94,12 @@ def ready(experiment: str) -> tuple[MlflowClient, str]:
             _make(database)
     client = MlflowClient(tracking_uri=uri(), registry_uri=uri())
     return client, _experiment_id(client, experiment)
+
+
+def settle() -> None:
+    """Give MLflow our settings where the user has none. Call it before importing MLflow."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
 
 
 def _database() -> Path | None:

@@ -57,7 +57,13 @@ def winner(study: optuna.Study) -> int:
                 f"study {definition.name} has no sound trial yet: see gan tune show, or name one "
                 "with --trial"
             ) from None
+        log.warning("there were no finals: trial %d is the best of one seed each", best[0].number)
         return best[0].number
+    if not finals.over(repeats):
+        raise UserError(
+            f"the finals of study {definition.name} are not over: gan tune goes on with them; to "
+            "apply a trial all the same, name it with --trial"
+        )
     outcome = finals.outcome(study, repeats, metric)
     if outcome.winner is outcome.today:
         raise UserError(

@@ -129,6 +129,12 @@ def origin(trials: list[FrozenTrial]) -> FrozenTrial:
     return ledger.counted(trials)[0]
 
 
+def over(finals: optuna.Study) -> bool:
+    """Whether every repetition has ended, and none is to be run again."""
+    trials = finals.get_trials(deepcopy=False)
+    return all(t.state.is_finished() for t in trials) and not ledger.lost(trials)
+
+
 def outcome(search: optuna.Study, finals: optuna.Study, metric: str) -> Outcome:
     """Rank the finalists by their means and hold the best against today's settings."""
     trials = {t.number: t for t in search.get_trials(deepcopy=False)}

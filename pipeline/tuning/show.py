@@ -11,7 +11,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from pipeline.errors import UserError
-from pipeline.tuning import finals, ledger, objective, studies, worker
+from pipeline.tuning import finals, ledger, objective, studies
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,10 +74,7 @@ def outcome(study: optuna.Study) -> finals.Outcome | None:
         repeats = studies.load(study._storage, study.study_name + studies.FINALS)
     except UserError:
         return None
-    trials = repeats.get_trials(deepcopy=False)
-    if worker.has_work(repeats) or not trials:
-        return None
-    if any(t.state == TrialState.RUNNING for t in trials):
+    if not finals.over(repeats):
         return None
     metric = studies.definition_of(study).params["tune"]["metric"]
     return finals.outcome(study, repeats, metric)

@@ -69,6 +69,22 @@ def test_the_control_sees_planted_copies_and_only_them(rng):
     assert memorization.control(features[:600], features[600:]) == passed
 
 
+@pytest.mark.parametrize("n", [20, 30, 60])
+def test_the_control_passes_for_few_held_out_images(rng, n):
+    for seed in range(100):
+        images = _images(200 + n, rng)
+        found = memorization.control(images[:200], images[200:], seed=seed)
+        assert found == {"held_out_is_no_copy": True, "planted_copies": True}, seed
+
+
+def test_the_control_fails_where_half_of_the_held_out_images_are_training_images(rng):
+    for n in (40, 400):
+        images = _images(600 + n, rng)
+        train, held_out = images[:600], images[600:]
+        held_out[::2] = train[: n // 2]
+        assert memorization.control(train, held_out)["planted_copies"] is False, n
+
+
 def test_the_control_fails_where_the_held_out_images_are_training_images(rng):
     train = _images(300, rng)
     found = memorization.control(train, np.concatenate([train[:150], train[:150]]))

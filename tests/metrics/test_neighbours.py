@@ -130,6 +130,15 @@ def test_selfnn_ratio_compares_equal_numbers(rng):
     assert neighbours.selfnn_ratio(many, few) == neighbours.selfnn_ratio(many[:200], few)
 
 
+def test_selfnn_ratio_is_the_same_with_what_is_known_of_the_reals(rng):
+    real = rng.normal(size=(200, 6))
+    known = neighbours.median_nearest(real)
+    for n in (100, 200, 300):  # of fewer fakes than reals it is of no use
+        fake = rng.normal(size=(n, 6))
+        plain = neighbours.selfnn_ratio(fake, real)
+        assert neighbours.selfnn_ratio(fake, real, of_reals=known) == plain
+
+
 def test_dup_rate_counts_repeats_of_whole_images(rng):
     images = rng.integers(0, 256, (10, 4, 4, 1), dtype=np.uint8)
     assert neighbours.dup_rate(images) == 0

@@ -11,6 +11,7 @@ from PIL import Image
 
 from pipeline import files, paths
 from pipeline.evaluated import Samples
+from pipeline.tracking import models
 from pipeline.tracking.record import RunRecord
 
 STARTED = 1_700_000_000_000
@@ -89,7 +90,25 @@ def write_evaluation(root: Path, training: RunRecord, key: str = "e" * 64, **cha
     Image.new("L", (280, 280), 9).save(folder / "samples.png")
     record.write(folder)
     write_samples(root, key)
+    write_package(root, training.key, key)
     return record
+
+
+def write_package(root: Path, train_key: str, eval_key: str) -> None:
+    """What `models.log` needs of a package; it cannot be loaded."""
+    from mlflow.models import Model
+
+    with files.atomic_folder(root / paths.PACKAGE) as folder:
+        config = {
+            "train_key": train_key,
+            "eval_key": eval_key,
+            "generator": {"name": "dcgan", "latent_dim": 64},
+            "checkpoint": "best",
+            "best_step": 100,
+            "weights": {"generator": "0" * 64},
+        }
+        files.write_json(folder / models.CONFIG, config)
+        Model(model_uuid=None, utc_time_created="2026-01-01").save(str(folder / "MLmodel"))
 
 
 def write_samples(root: Path, key: str, n: int = 60, d: int = 4, quality: float = 1.0) -> Samples:

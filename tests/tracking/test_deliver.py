@@ -108,7 +108,7 @@ def test_evaluation_is_a_child_whose_figures_are_linked_and_shown_by_its_trainin
     assert parent["latest"]["fd"] == 3.25
     assert parent["models"] == (0, 1)
     ((name, status, figures),) = view["models"]
-    assert (name, status) == ("generator-aaaaaaaa", "READY")
+    assert (name, status) == ("generator-eeeeeeee", "READY")
     assert ("fd", 3.25, "f" * 36) in figures
     run = client.get_run(the_run("evaluate", "e" * 64).info.run_id)
     assert len(run.inputs.model_inputs) == 1
@@ -296,7 +296,7 @@ def test_the_training_shows_its_newest_evaluation_in_any_order_of_delivery(root:
 
     assert the_run("train").data.metrics["fd"] == 2.0
     assert the_run("evaluate", "1" * 64).data.metrics["fd"] == 9.0
-    assert len(shown()["models"]) == 1
+    assert len(shown()["models"]) == 3
 
 
 def test_the_same_training_done_again_adds_no_second_run(root: Path) -> None:

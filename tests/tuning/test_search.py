@@ -172,6 +172,34 @@ def test_the_winner_goes_into_params_yaml_with_equal_work(project: Project) -> N
     assert lineage.tuned_tags(written) == {}
 
 
+def test_nothing_is_applied_in_the_middle_of_the_finals(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = {"train.lr_g": {"choice": [0.004, 0.01]}}
+    values = project(tune={"space": space, "sampler": "grid"})
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    plain = objective.run
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            objective,
+            "run",
+            lambda trial, *a, **k: (
+                interrupted() if studies.REPEATS in trial.user_attrs else plain(trial, *a, **k)
+            ),
+        )
+        with pytest.raises(KeyboardInterrupt):
+            run(values)
+    study = studies.load(studies.open_storage("studies.log"), None)
+    assert show.everything(study)["finals"] is None
+    with pytest.raises(UserError, match="are not over: gan tune goes on"):
+        apply(study, None)
+    study = run(values)
+    assert "fd" in show.everything(study)["finals"]["verdict"]
+
+
 def test_other_params_are_another_study_and_more_trials_are_not(project: Project) -> None:
     values = project(tune={"space": RATES, "finalists": 0, "trials": 1})
     first = run(values)

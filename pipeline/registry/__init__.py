@@ -1,0 +1,15 @@
+"""From a trained run to a served model.
+
+package.py      a generator as an MLflow model: code, safetensors, JSON
+model_code.py   what runs where the model is loaded; it travels with it
+provenance.py   what a PNG says of its origin; travels too
+fresh.py        a packaged model in a process of its own
+gate.py         may a model take the champion's place?
+aliases.py      champion, previous, challenger, and moving them
+promote.py      register, gate, move
+lineage.py      from a version to everything it came from
+verify.py       does every link still hold?
+reproduce.py    train it again
+serve.py        MLflow's scoring server on an alias
+export.py       ONNX, TorchScript, torch.export
+"""

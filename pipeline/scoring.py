@@ -1,0 +1,209 @@
+"""Samples held to the prepared test split: all their figures, and what is kept of them.
+
+The evaluate stage scores one generator so, and the promotion gate two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline import audit, evaluation, extractor, inception, paths
+from pipeline.datasets import prepared
+from pipeline.evaluated import Samples
+from pipeline.metrics.per_class import ClassFigures
+from pipeline.progress import bar
+
+
+@dataclass(frozen=True)
+class Scored:
+    """`table` is the distance class by class, of a conditional model."""
+
+    metrics: dict[str, float]
+    samples: Samples
+    key: str
+    table: list[ClassFigures] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What samples are held to: the prepared data, its extractor, and Inception's weights or None.
+
+    `cas` also trains a classifier on a conditional model's samples.
+    """
+
+    data: prepared.Prepared
+    network: extractor.AnyExtractor
+    config: dict[str, Any]
+    weights: inception.Weights | None
+    settings: evaluation.Settings
+    cas: bool
+    batch_size: int
+    device: torch.device
+
+    @property
+    def class_counts(self) -> list[int] | None:
+        """Of the training images."""
+        counts: list[int] | None = self.data.manifest["splits"]["train"]["class_counts"]
+        return counts
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the extractors see in samples, and in the reals that these are held to."""
+
+    features: np.ndarray
+    logits: np.ndarray
+    reference: evaluation.Reference
+    space: evaluation.Space
+
+
+def see(images: np.ndarray, judge: Judge) -> Seen:
+    """Of samples uint8 (N, H, W, C) or points (N, D); several processes share the work."""
+    data, device = judge.data, judge.device
+    with bar("extract, images", len(images)) as advance:
+        features, logits = extractor.extract(
+            judge.network,
+            images,
+            batch_size=judge.batch_size,
+            device=device,
+            on_batch=advance,
+        )
+    reference = evaluation.build_reference(
+        np.load(paths.FEATURES / "test.npy"),
+        np.load(paths.FEATURES / "test_logits.npy"),
+        judge.class_counts,
+        evaluation.benchmark_of(data.manifest),
+    )
+    if judge.weights:
+        space = _inception_space(judge.weights, data, images, device)
+    else:
+        train_features = np.load(paths.FEATURES / "train.npy")
+        scored = logits if reference.labelled and not data.points else None
+        space = evaluation.Space(features, reference.features, train_features, scored)
+    return Seen(features, logits, reference, space)
+
+
+def score(
+    images: np.ndarray,
+    labels: np.ndarray | None,
+    judge: Judge,
+    seen: Seen,
+    *,
+    eval_key: str = "",
+) -> Scored:
+    """Every figure of samples uint8 (N, H, W, C) or points (N, D), and the classes asked for."""
+    data, device = judge.data, judge.device
+    features, logits, reference, space = seen.features, seen.logits, seen.reference, seen.space
+    with bar("evaluate, steps", len(evaluation.FAMILIES)) as advance:
+        metrics = evaluation.evaluate(
+            evaluation.Fakes(features, logits, images, labels),
+            reference,
+            space,
+            judge.settings,
+            on_family=lambda name: advance(note=name),
+        )
+    table: list[ClassFigures] = []
+    if not data.points:
+        train, test = data.split("train"), data.split("test")
+        with bar("copies of training images", 1) as advance:
+            metrics |= audit.copies(images, train, test, seed=judge.settings.seed)
+            advance()
+        if labels is not None and train.labels is not None and test.labels is not None:
+            found, table = audit.classes(
+                space,
+                labels,
+                logits.argmax(axis=1),
+                reals=test.labels,
+                train=train.labels[: len(space.train)],
+            )
+            metrics |= found
+            if judge.cas and judge.config["task"] == "classes":
+                metrics |= _accuracy_score(images, labels, judge.config, reference, test, device)
+    controls = [value for name, value in metrics.items() if name.startswith("control_")]
+    metrics["controls"] = float(all(controls))
+    samples = Samples(
+        features=features,
+        logits=logits,
+        real_features=reference.features,
+        real_logits=reference.logits,
+        space=space.fakes,
+        space_real=space.reals,
+        labels=labels,
+        data=data.manifest,
+        eval_key=eval_key,
+    )
+    return Scored(metrics, samples, space.key, table)
+
+
+def protocol(judge: Judge, *, extractor: str, n_fake: int) -> dict[str, Any]:
+    """All that figures of this judge must share with others to be compared."""
+    data, weights = judge.data, judge.weights
+    return evaluation.protocol(
+        extractor=weights.extractor if weights else extractor,
+        extractor_digest=weights.sha256 if weights else judge.config["digest"],
+        domain_digest=judge.config["digest"],
+        n_real=len(data.split("test")),
+        n_fake=n_fake,
+        split="test",
+        split_sha256=data.manifest["splits"]["test"]["sha256"],
+        image_size=None if data.points else data.image_size,
+        channels=None if data.points else data.channels,
+        resize_filter=data.manifest.get("resize_filter"),
+        neighbours=judge.settings.neighbours,
+        bootstraps=judge.settings.bootstraps,
+        seed=judge.settings.seed,
+    )
+
+
+def _accuracy_score(
+    images: np.ndarray,
+    requested: np.ndarray,
+    config: dict[str, Any],
+    reference: evaluation.Reference,
+    test: prepared.Split,
+    device: torch.device,
+) -> dict[str, float]:
+    """CAS of the samples, by a classifier taught as the data set's own extractor was."""
+    training = config["training"]
+    hits = reference.logits.argmax(axis=1) == test.labels
+    with bar("cas, images", training["epochs"] * len(images)) as advance:
+        return audit.accuracy_score(
+            images,
+            requested,
+            test,
+            of_reals=float(hits.mean()),
+            training=training,
+            on_epoch=lambda epoch, loss: advance(len(images), note=f"loss {loss:.3f}"),
+            device=device,
+        )
+
+
+def _inception_space(
+    weights: inception.Weights, data: prepared.Prepared, images: np.ndarray, device: torch.device
+) -> evaluation.Space:
+    """Inception's features of the samples, of the test split, and of as many training images."""
+    network = inception.load(weights)
+    reals = {}
+    for name, n in (("test", None), ("train", len(images))):
+        reals[name] = inception.real_features(
+            network,
+            weights,
+            data.split(name).images[:n],
+            data.manifest["splits"][name]["sha256"],
+            device=device,
+            title=f"inception, {name} images",
+        )
+    features, logits = inception.extract(network, images, device=device, title="inception, samples")
+    return evaluation.Space(
+        features,
+        reals["test"],
+        reals["train"],
+        logits,
+        key="fid",
+        distance=inception.fid,
+        kid=inception.kid,
+    )
