@@ -284,11 +284,11 @@ def tune(context: click.Context, workers: int, storage: str | None, as_json: boo
         return
     from dataclasses import asdict
 
-    from pipeline.config import check, read_yaml
+    from pipeline.config import read_yaml
     from pipeline.tuning import finals, search, studies
 
     values = read_yaml(paths.PARAMS)
-    check(values)
+    search.known_trials(values)  # an impossible space is refused before anything runs
     search.prepare()
     outcome = search.search(values, workers=workers, url=studies.storage_url(storage))
     if as_json:

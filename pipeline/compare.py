@@ -7,7 +7,7 @@ and a family in `PAIRED` for an interval of its own.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -119,9 +119,14 @@ def differences(a: dict[str, Any], b: dict[str, Any]) -> list[tuple[str, Any, An
 
 
 def paired_differences(
-    a: Evaluated, b: Evaluated, of_a: Samples, of_b: Samples
+    a: Evaluated,
+    b: Evaluated,
+    of_a: Samples,
+    of_b: Samples,
+    *,
+    families: Sequence[Family] | None = None,
 ) -> dict[str, Difference]:
-    """B's figures less A's, from the features of their samples."""
+    """B's figures less A's, from the features of their samples; `families`: by default all."""
     with evaluation.single_threaded():
         reference = evaluation.build_reference(
             of_a.real_features,
@@ -131,7 +136,7 @@ def paired_differences(
         )
         pair = _Pair(a, b, of_a, of_b, reference)
         result: dict[str, Difference] = {}
-        for family in PAIRED:
+        for family in PAIRED if families is None else families:
             result |= family(pair)
     return result
 
@@ -201,6 +206,9 @@ class _Pair:
 
     def groups(self, samples: Samples) -> np.ndarray:
         return self.reference.groups_of(samples.features, samples.logits)
+
+
+Family = Callable[[_Pair], dict[str, Difference]]
 
 
 def _frechet(pair: _Pair) -> dict[str, Difference]:
@@ -520,7 +528,7 @@ BETTER: dict[str, Direction] = {
     "mia_tpr1": "lower",
 }
 
-PAIRED: tuple[Callable[[_Pair], dict[str, Difference]], ...] = (
+PAIRED: tuple[Family, ...] = (
     _frechet,
     _sliced,
     _kernel,

@@ -31,6 +31,7 @@ POINT_NETWORKS = ("points", "pacgan")
 IMAGE_NETWORKS = ("dcgan", "mlp", "resnet", "r3gan", "stylegan2", "progressive", "veegan")
 OWN_SCALING = ("r3gan", "stylegan2", "progressive")  # networks that scale their weights themselves
 BATCH_NORMALISED_D = ("veegan",)
+SEES_DEVIATION = ("stylegan2", "progressive")  # whose D has the deviation within a batch anyway
 SMOOTHED = ("non_saturating", "minimax", "lsgan")  # losses with a target for reals
 CENTRED = ("non_saturating", "minimax", "hinge")  # losses by which D takes logits above 0 for real
 UNLABELLED = ("celeba",)
@@ -217,7 +218,14 @@ class Loss(Section):
     )
     terms: dict[
         Literal[
-            "dragan", "cr", "bcr", "lecam", "label_smoothing", "feature_matching", "path_length"
+            "dragan",
+            "cr",
+            "bcr",
+            "lecam",
+            "drift",
+            "label_smoothing",
+            "feature_matching",
+            "path_length",
         ],
         Annotated[float, Field(gt=0)],
     ] = Field(description="Further terms of the losses, each with its weight; {}: none.")
@@ -384,6 +392,16 @@ class Dimension(Section):
     int_: tuple[int, int] | None = Field(None, alias="int")
     choice: Annotated[list[Any], Field(min_length=2)] | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _is_mapping(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            raise ValueError(
+                f"log, float, int or choice must be given, such as {{log: [1.0e-4, 1.0e-2]}}, not "
+                f"{value!r}"
+            )
+        return value
+
     @field_validator("log", "float_", "int_", mode="before")
     @classmethod
     def _pair(cls, value: Any) -> Any:
@@ -395,7 +413,12 @@ class Dimension(Section):
         if len(given) != 1:
             raise ValueError("log, float, int or choice must be given, one of them")
         if self.choice is None and not given[0][0] < given[0][1]:
-            raise ValueError(f"low end {given[0][0]} must lie below the high end {given[0][1]}")
+            kind = "log" if self.log else "float" if self.float_ else "int"
+            raise ValueError(
+                f"{kind}: low end {given[0][0]} must lie below the high end {given[0][1]}"
+            )
+        if self.choice is not None and any(x in self.choice[:i] for i, x in enumerate(self.choice)):
+            raise ValueError(f"choice {self.choice!r} names a value twice")
         if self.log is not None and self.log[0] <= 0:
             raise ValueError(f"log must start above 0, not at {self.log[0]}")
         return self
@@ -464,8 +487,9 @@ class Tune(Section):
             if key in NOT_SEARCHED:
                 raise ValueError(f"{key} cannot be searched: {NOT_SEARCHED[key]}")
             if key not in known:
-                close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-                hint = f"; did you mean {close[0]}?" if close else ""
+                leaves = {name.partition(".")[2]: name for name in known}
+                close = difflib.get_close_matches(key.rpartition(".")[2], leaves, n=1, cutoff=0.6)
+                hint = f"; did you mean {leaves[close[0]]}?" if close else ""
                 raise ValueError(f"{key} is no key of model, loss or train{hint}")
         return space
 
@@ -576,6 +600,16 @@ def _unfit(params: Params) -> Iterator[str]:
         yield (
             f"model.spectral_norm: {model.name} scales its weights in its own way, which spectral "
             "normalisation would undo; set it to false"
+        )
+    if model.conditioning != "auto" and not model.conditional:
+        yield (
+            f"model.conditioning: {model.conditioning} says how D learns of the class, and "
+            "model.conditional is false; set it to auto, or conditional to true"
+        )
+    if model.minibatch == "stddev" and model.name in SEES_DEVIATION:
+        yield (
+            f"model.minibatch: D of {model.name} sees the deviation within a batch anyway; set it "
+            "to none"
         )
     if "path_length" in loss.terms and model.name != "stylegan2":
         yield (

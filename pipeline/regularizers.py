@@ -136,6 +136,14 @@ def lecam(real: Tensor, fake: Tensor, memory: Memory) -> Tensor:
     return (real - anchors[1]).square().mean() + (fake - anchors[0]).square().mean()
 
 
+def drift(real: Tensor, fake: Tensor, memory: Memory) -> Tensor:
+    """Mean squared logit of reals, which keeps a Wasserstein critic's free mean near zero.
+
+    PGGAN's, with a weight of 0.001 (Karras et al. 2018, arXiv:1710.10196).
+    """
+    return real.square().mean()
+
+
 def label_smoothing(real: Tensor, fake: Tensor, memory: Memory) -> Tensor:
     """The mean of the reals' logits; with weight s, D's target for reals is 1 - s, not 1.
 
@@ -180,6 +188,7 @@ TERMS: dict[str, Callable[[float], Term]] = {
     "cr": lambda weight: Regularizer(cr, weight, random=per_axis),
     "bcr": lambda weight: Regularizer(bcr, weight, random=per_axis),
     "lecam": lambda weight: LogitTerm(lecam, weight),
+    "drift": lambda weight: LogitTerm(drift, weight),
     "label_smoothing": lambda weight: LogitTerm(label_smoothing, weight),
     "feature_matching": lambda weight: FeatureTerm(feature_matching, weight),
     "path_length": lambda weight: GeneratorTerm(path_length, weight, every=4),

@@ -82,9 +82,12 @@ def sample(
     seed: int,
     labels: np.ndarray | None,
     share: float = 0.8,
-    batch_size: int = 500,
+    batch_size: int = 64,
 ) -> tuple[np.ndarray, float]:
     """`n` accepted samples as data sets hold them, and the share that was accepted.
+
+    D sees whole batches of `batch_size`, which should be that of its training: one that compares
+    the samples of a batch says something else of a smaller one.
 
     `generate(latents, labels)` gives samples as networks see them; `reals` are held-out ones, seen
     like that. A place of class k is filled by class k. A function of weights, reals, seed, labels.
@@ -94,25 +97,21 @@ def sample(
     chances = np.random.default_rng(seed)
 
     def drawn(classes: np.ndarray | None, count: int) -> tuple[Tensor, np.ndarray]:
-        latents = torch.randn(count, latent_dim, generator=vectors)
         parts, logits = [], []
-        for start in range(0, count, batch_size):
-            piece = slice(start, start + batch_size)
-            own = None if classes is None else classes[piece]
-            parts.append(generate(latents[piece], own))
+        for places in _batches(count, batch_size):
+            latents = torch.randn(batch_size, latent_dim, generator=vectors)
+            own = None if classes is None else classes[places]
+            parts.append(generate(latents, own))
             logits.append(judged(discriminator, parts[-1], own))
-        return torch.cat(parts), np.concatenate(logits)
+        return torch.cat(parts)[:count], np.concatenate(logits)[:count]
 
     burn_in = None if labels is None else labels[np.arange(BURN_IN) % len(labels)]
     of_reals = [
-        judged(
-            discriminator,
-            reals[start : start + batch_size],
-            None if real_labels is None else real_labels[start : start + batch_size],
-        )
-        for start in range(0, len(reals), batch_size)
+        judged(discriminator, reals[places], None if real_labels is None else real_labels[places])
+        for places in _batches(len(reals), batch_size)
     ]
-    accept = calibrate(np.concatenate(of_reals), drawn(burn_in, BURN_IN)[1], share=share)
+    held_out = np.concatenate(of_reals)[: len(reals)]
+    accept = calibrate(held_out, drawn(burn_in, BURN_IN)[1], share=share)
     kept: list[np.ndarray | None] = [None] * n
     pending, tried = np.arange(n), 0
     for _ in range(ROUNDS):
@@ -170,6 +169,7 @@ def of_training(
         seed=seed,
         labels=labels,
         share=share,
+        batch_size=config["batch_size"],
     )
 
 
@@ -179,6 +179,12 @@ def judged(discriminator: nn.Module, samples: Tensor, labels: np.ndarray | None)
     device = next(discriminator.parameters()).device
     classes = None if labels is None else torch.from_numpy(labels).to(device)
     return discriminator(samples.to(device), classes).float().cpu().numpy()
+
+
+def _batches(count: int, size: int) -> list[np.ndarray]:
+    """The places 0 to `count` in batches of `size`, the last filled up from the beginning."""
+    whole = -(-count // size) * size
+    return list((np.arange(whole) % count).reshape(-1, size))
 
 
 def _score(calibrated: np.ndarray, highest: float) -> np.ndarray:

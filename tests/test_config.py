@@ -85,6 +85,11 @@ def test_a_wrong_value_names_key_value_and_what_is_allowed(
             {"loss.name": "rpgan", "train.augment": ["flip"], "train.augment_p": "ada"},
             ["train.augment_p", "sign", "hinge"],
         ),
+        ({"model.conditioning": "projection"}, ["model.conditioning", "model.conditional"]),
+        (
+            {"model.name": "stylegan2", "model.spectral_norm": False, "model.minibatch": "stddev"},
+            ["model.minibatch", "anyway"],
+        ),
         ({"model.pack": 2, "model.conditional": True}, ["model.pack", "class"]),
         ({"data.source": "ring", "model.name": "points", "loss.terms": {"cr": 1.0}}, ["points"]),
     ],

@@ -59,7 +59,7 @@ class TestNetwork:
     def test_shapes_and_range(self, name, shape, n_classes) -> None:
         generator, discriminator = self.pair(name, shape, n_classes)
         labels = torch.arange(3) if n_classes else None
-        samples = generator(torch.randn(3, 6), labels)
+        samples = generator.eval()(torch.randn(3, 6), labels)
         if len(shape) == 3:
             height, width, channels = shape
             assert samples.shape == (3, channels, height, width)
@@ -125,6 +125,39 @@ def test_every_head_goes_on_every_discriminator(
     assert (verdict.classes is not None) == named
     other = discriminator.judge(samples, (labels + 1) % 5)
     assert torch.equal(verdict.logits, other.logits) == named
+
+
+@pytest.mark.parametrize(
+    ("name", "last"), [("r3gan", "last.bias"), ("stylegan2", "to_image.2.bias")]
+)
+def test_a_generator_without_normalisation_is_not_saturated(name: str, last: str) -> None:
+    """Its last layer is linear in training: what is too bright can be told to be darker."""
+    generator, _ = build(
+        name, shape=(28, 28, 1), latent_dim=6, n_classes=0, width=4, spectral_norm=False, seed=0
+    )
+    bias = generator.get_parameter(last)
+    torch.nn.init.constant_(bias, 20.0)
+    latents = torch.randn(3, 6)
+    generator(latents).mean().backward()
+    assert bias.grad is not None
+    assert bias.grad.sum() > 0.5
+    assert generator.eval()(latents).max() == 1
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_class_is_part_of_a_logit_and_not_all_of_it(name: str) -> None:
+    """Without spectral normalisation too, at the start."""
+    shape = (2,) if name in POINT_NETWORKS else (32, 32, 3)
+    samples = torch.randn(8, *(shape if len(shape) == 1 else (3, 32, 32))).clamp(-1, 1)
+    _, discriminator = build(
+        name, shape=shape, latent_dim=6, n_classes=5, width=16, spectral_norm=False, seed=0,
+        conditioning="projection",
+    )  # fmt: skip
+    logits = torch.stack(
+        [discriminator(samples, torch.full((8,), label)).detach() for label in range(5)]
+    )
+    features = discriminator.features(samples, None)
+    assert logits.std(dim=0).mean() < 2 * features.square().mean().sqrt()
 
 
 @pytest.mark.parametrize("name", [name for name in IMAGE_NETWORKS if name != "dcgan"])

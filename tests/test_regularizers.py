@@ -11,6 +11,7 @@ from pipeline.regularizers import (
     bcr,
     cr,
     dragan,
+    drift,
     feature_matching,
     gradient_penalty,
     label_smoothing,
@@ -100,6 +101,10 @@ def test_lecam_pulls_each_side_to_the_running_mean_of_the_other() -> None:
     assert memory["lecam_real"] == 2
     lecam(real + 10, fake, memory)
     assert memory["lecam_real"].item() == pytest.approx(2.1)
+
+
+def test_drift_is_the_mean_squared_logit_of_reals() -> None:
+    assert drift(torch.tensor([1.0, 3.0]), torch.tensor([9.0, 9.0]), {}).item() == 5
 
 
 def test_label_smoothing_is_cross_entropy_to_the_lower_target() -> None:

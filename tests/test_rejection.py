@@ -74,6 +74,23 @@ def test_a_function_of_its_seed_and_labels_are_kept() -> None:
     assert np.array_equal(first[0], second[0])
 
 
+class Counting(Ratio):
+    """Says what it does of a whole batch alone."""
+
+    def forward(self, points: Tensor, labels: Tensor | None = None) -> Tensor:
+        assert len(points) == 50
+        return super().forward(points)
+
+
+def test_d_sees_whole_batches_only() -> None:
+    """As one that compares the samples of a batch takes the last few of a round for fakes."""
+    points, _ = rejection.sample(
+        wide, Counting(), torch.randn(203, 1), None, n=7, latent_dim=1, seed=0, labels=None,
+        batch_size=50,
+    )  # fmt: skip
+    assert points.shape == (7, 1)
+
+
 def test_a_discriminator_that_accepts_next_to_nothing_is_an_error(monkeypatch) -> None:
     monkeypatch.setattr(rejection, "ROUNDS", 1)
     with pytest.raises(UserError, match="without --reject"):

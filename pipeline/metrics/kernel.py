@@ -25,12 +25,16 @@ def kid(
     About 0, either sign, for equal distributions. A set smaller than `subset_size` cuts it.
     """
     size = min(subset_size, len(a), len(b))
-    a, b = a.astype(np.float32, copy=False), b.astype(np.float32, copy=False)
+    a, b = _scaled(a.astype(np.float32, copy=False)), _scaled(b.astype(np.float32, copy=False))
+    # One piece of memory for all subsets: fresh pages would cost as much as what is done in them.
+    chosen = np.empty((2, size, a.shape[1]), np.float32)
+    products = np.empty((size, size), np.float32)
     rng = np.random.RandomState(seed)
     values = np.empty(subsets)
     for i in range(subsets):
-        rows_a, rows_b = (rng.choice(len(x), size, replace=False) for x in (a, b))
-        values[i] = mmd2(a[rows_a], b[rows_b])
+        for x, part in zip((a, b), chosen, strict=True):
+            np.take(x, rng.choice(len(x), size, replace=False), axis=0, out=part, mode="clip")
+        values[i] = _mmd2(chosen[0], chosen[1], products)
     return float(values.mean())
 
 
@@ -54,25 +58,30 @@ def mmd2(a: np.ndarray, b: np.ndarray) -> float:
     pairs is the product of two sums of rows: what is left to sum is smaller than the kernel and
     loses fewer digits in float32.
     """
-    scale = 1 / np.sqrt(a.shape[1]).astype(a.dtype)
-    a, b = a * scale, b * scale
-    return _mean_within(a) + _mean_within(b) - 2 * _mean_across(a, b)
+    return _mmd2(_scaled(a), _scaled(b))
 
 
-def _mean_within(x: np.ndarray) -> float:
-    """Mean of the kernel, less 1, over all pairs of different scaled rows (N, d)."""
+def _scaled(x: np.ndarray) -> np.ndarray:
+    """Rows whose products are s."""
+    return x * (1 / np.sqrt(x.shape[1]).astype(x.dtype))
+
+
+def _mmd2(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> float:
+    """`mmd2` of scaled rows. `out` is memory for N x N products of as many rows of both."""
+    sum_a, sum_b = (x.sum(axis=0, dtype=np.float64) for x in (a, b))
+    across = 3 * float(sum_a @ sum_b) + _higher(np.matmul(a, b.T, out=out))
+    return (
+        _mean_within(a, sum_a, out) + _mean_within(b, sum_b, out) - 2 * across / (len(a) * len(b))
+    )
+
+
+def _mean_within(x: np.ndarray, total: np.ndarray, out: np.ndarray | None) -> float:
+    """Mean of the kernel, less 1, over all pairs of different scaled rows (N, d) of this sum."""
     n = len(x)
-    products = x @ x.T  # of a product with itself BLAS computes one half only
-    total = x.sum(axis=0, dtype=np.float64)
+    products = np.matmul(x, x.T, out=out)  # of a product with itself BLAS computes one half only
     linear = float(total @ total) - products.trace(dtype=np.float64)
     np.fill_diagonal(products, 0)
     return (3 * linear + _higher(products)) / (n * (n - 1))
-
-
-def _mean_across(x: np.ndarray, y: np.ndarray) -> float:
-    """Mean of the kernel, less 1, over all pairs of scaled rows (N, d) and (M, d)."""
-    linear = x.sum(axis=0, dtype=np.float64) @ y.sum(axis=0, dtype=np.float64)
-    return (3 * float(linear) + _higher(x @ y.T)) / (len(x) * len(y))
 
 
 def _higher(products: np.ndarray) -> float:

@@ -40,6 +40,26 @@ class Conv(nn.Module):
         return F.conv2d(x, self.weight * self.scale, self.bias, padding=self.padding)
 
 
+class Embedding(nn.Module):
+    """Classes (N,) -> vectors (N, size) of length near 1."""
+
+    def __init__(self, n_classes: int, size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(n_classes, size))
+        self.scale = 1 / math.sqrt(size)
+
+    def forward(self, labels: Tensor) -> Tensor:
+        return F.embedding(labels, self.weight) * self.scale
+
+
+def of_head(layer: nn.Module) -> nn.Module:
+    """A fully connected layer or an embedding of heads.Head, as one whose weights are scaled."""
+    if isinstance(layer, nn.Embedding):
+        return Embedding(layer.num_embeddings, layer.embedding_dim)
+    assert isinstance(layer, nn.Linear)
+    return Linear(layer.in_features, layer.out_features)
+
+
 def activated(x: Tensor) -> Tensor:
     """Leaky ReLU that keeps the size of what passes."""
     return F.leaky_relu(x, 0.2) * GAIN

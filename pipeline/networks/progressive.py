@@ -2,8 +2,8 @@
 
 Training starts at the coarsest side; each finer one is faded in and then trained for a while, all
 within the first GROWING of the training. Images keep their size from the start: what is not grown
-yet G fills by doubling pixels, and D takes means. The last layer has a tanh, as every generator
-here.
+yet G fills by doubling pixels, and D takes means. The last layer has a tanh, which the
+normalised pixels before it do not saturate.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class Discriminator(Growing, heads.Discriminator):
         self.head = heads.Head(
             channels[0],
             n_classes=n_classes,
-            norm=heads.normalised(False),
+            norm=equalised.of_head,
             conditioning=conditioning,
             **head,
         )

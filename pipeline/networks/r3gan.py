@@ -2,7 +2,7 @@
 
 Huang et al. 2024, arXiv:2501.05441: ResNeXt blocks in both networks, resampled bilinearly, made
 stable by fix-up initialisation (Zhang et al. 2019, arXiv:1901.09321) and by R1 and R2 beside the
-relativistic loss. For images of any size; the last layer has a tanh, as every generator here.
+relativistic loss. For images of any size.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.networks import heads
-from pipeline.networks.scales import doubled, halved, sides, widths
+from pipeline.networks.scales import bounded, doubled, halved, sides, widths
 
 MOST = 8  # times `width`: channels of the coarsest maps
 BLOCKS = 2  # a side
@@ -43,19 +43,21 @@ class Generator(nn.Module):
         inputs = 2 * latent_dim if n_classes else latent_dim
         # The coarsest map: learnt pictures, weighted by the latent vector.
         self.basis = nn.Parameter(torch.randn(channels[0], self.sides[0], self.sides[0]))
-        self.weigh = nn.Linear(inputs, channels[0], bias=False)
+        self.weigh = _sized(nn.Linear(inputs, channels[0], bias=False))
         n_blocks = BLOCKS * len(channels)
         self.stages = nn.ModuleList(_stage(width, n_blocks) for width in channels)
         self.changes = nn.ModuleList(_change(*pair) for pair in itertools.pairwise(channels))
-        self.last = nn.Conv2d(channels[-1], shape[2], 1)
+        self.last = _sized(nn.Conv2d(channels[-1], shape[2], 1))
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         if self.embedding is not None:
             latents = torch.cat([latents, self.embedding(labels)], dim=1)
-        x = self.stages[0](self.weigh(latents)[:, :, None, None] * self.basis)
+        x = self.weigh(latents)[:, :, None, None] * self.basis
+        # Or the pointwise convolutions would hand the other memory format on to the last one.
+        x = self.stages[0](x.contiguous(memory_format=torch.channels_last))
         for change, stage, side in zip(self.changes, self.stages[1:], self.sides[1:], strict=True):
             x = stage(doubled(change(x), side, "bilinear"))
-        return torch.tanh(self.last(x))
+        return bounded(self.last(x), self.training)
 
 
 class Discriminator(heads.Discriminator):
@@ -77,18 +79,19 @@ class Discriminator(heads.Discriminator):
         self.plane = heads.ClassPlane(n_classes, shape[0]) if beside else None
         all_sides = sides(shape[0])
         channels = widths(len(all_sides), width, MOST * width)[::-1]
-        self.first = nn.Conv2d(shape[2] + bool(beside), channels[0], 1)
+        self.first = _sized(nn.Conv2d(shape[2] + bool(beside), channels[0], 1))
         n_blocks = BLOCKS * len(channels)
         self.stages = nn.ModuleList(_stage(width, n_blocks) for width in channels)
         self.changes = nn.ModuleList(_change(*pair) for pair in itertools.pairwise(channels))
         # The last map's pictures, one a channel.
-        self.basis = nn.Conv2d(
+        pictures = nn.Conv2d(
             channels[-1], channels[-1], all_sides[0], groups=channels[-1], bias=False
         )
+        self.basis = _sized(pictures)
         self.head = heads.Head(
             channels[-1],
             n_classes=n_classes,
-            norm=heads.normalised(False),
+            norm=_sized,
             conditioning=conditioning,
             **head,
         )
@@ -132,4 +135,14 @@ def _stage(channels: int, n_blocks: int) -> nn.Sequential:
 
 def _change(n_in: int, n_out: int) -> nn.Module:
     """From one number of channels to the next, where they differ."""
-    return nn.Conv2d(n_in, n_out, 1, bias=False) if n_in != n_out else nn.Identity()
+    return _sized(nn.Conv2d(n_in, n_out, 1, bias=False)) if n_in != n_out else nn.Identity()
+
+
+def _sized(layer: nn.Module) -> nn.Module:
+    """With weights by which what passes keeps its size: N(0, 1 / fan-in), and no bias yet."""
+    assert isinstance(layer, nn.Conv2d | nn.Linear | nn.Embedding)
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
+    bias = getattr(layer, "bias", None)
+    if bias is not None:
+        nn.init.zeros_(bias)
+    return layer

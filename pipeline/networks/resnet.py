@@ -84,7 +84,8 @@ class ClassNorm(nn.Module):
         x = self.norm(x)
         if self.gain is None or self.bias is None:
             return x
-        return x * self.gain(labels)[:, :, None, None] + self.bias(labels)[:, :, None, None]
+        gain, bias = (of(labels)[:, :, None, None].to(x.dtype) for of in (self.gain, self.bias))
+        return x * gain + bias
 
 
 class Discriminator(heads.Discriminator):
@@ -104,7 +105,12 @@ class Discriminator(heads.Discriminator):
         **head: Any,
     ) -> None:
         super().__init__()
-        norm = heads.normalised(spectral_norm)
+        normalised = heads.normalised(spectral_norm)
+
+        def norm(layer: nn.Module) -> nn.Module:
+            _init(layer)  # before: the weight of a normalised layer is computed, not kept
+            return normalised(layer)
+
         beside = n_classes and conditioning == "concat"
         self.plane = heads.ClassPlane(n_classes, shape[0]) if beside else None
         n = len(sides(shape[0]))
@@ -119,7 +125,6 @@ class Discriminator(heads.Discriminator):
         self.head = heads.Head(
             channels[-1], n_classes=n_classes, norm=norm, conditioning=conditioning, **head
         )
-        self.apply(_init)
 
     def features(self, images: Tensor, labels: Tensor | None) -> Tensor:
         if self.plane is not None:

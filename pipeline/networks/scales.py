@@ -1,4 +1,4 @@
-"""The sides of feature maps from coarse to fine, for images of any size.
+"""The sides of feature maps from coarse to fine, for images of any size, and their values' range.
 
 A side is half of the next finer one, rounded up; what is doubled is cut to the side it should have.
 """
@@ -34,3 +34,12 @@ def doubled(maps: Tensor, side: int, mode: str = "nearest") -> Tensor:
 def halved(maps: Tensor) -> Tensor:
     """(N, C, s, s) -> (N, C, ceil(s / 2), ceil(s / 2)): means of 2 x 2, of less at the border."""
     return F.avg_pool2d(maps, 2, ceil_mode=True)
+
+
+def bounded(images: Tensor, training: bool) -> Tensor:
+    """A generator's linear output in training, cut off at [-1, 1] in use, as pixels would be.
+
+    Without a normalisation before it, a tanh is soon saturated where most of an image is black, and
+    lets no gradient back.
+    """
+    return images if training else images.clamp(-1, 1)

@@ -5,7 +5,7 @@ convolution (modulation) and is divided out of its output (demodulation); a pict
 over the sides (skip connections), and D is residual. Noise enters after each convolution: fresh in
 training, drawn by the network's own generator; fixed pictures in use, so that a latent vector is
 one image. Where maps grow, bilinear resampling is the paper's filter [1, 3, 3, 1]; where they
-shrink, it is means of 2 x 2. The last layer has a tanh, as every generator here.
+shrink, it is means of 2 x 2.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pipeline import parallel
 from pipeline.networks import equalised, heads
 from pipeline.networks.draws import Draws
 from pipeline.networks.equalised import activated
-from pipeline.networks.scales import doubled, halved, sides, widths
+from pipeline.networks.scales import bounded, doubled, halved, sides, widths
 
 MOST = 8  # times `width`: channels of the coarsest maps
 MAPPING_LAYERS = 4
@@ -91,7 +91,7 @@ class Generator(nn.Module):
                     x = doubled(x, side, "bilinear")
                 x = self.layers[layer](x, styles[:, layer], draws)
             image = doubled(image, side, "bilinear") + self.to_image[i](x, styles[:, 2 * i])
-        return torch.tanh(image)
+        return bounded(image, self.training)
 
     def _mixed(self, styles: Tensor, labels: Tensor | None) -> Tensor:
         """Now and then another vector's styles from some layer on."""
@@ -180,7 +180,7 @@ class Discriminator(heads.Discriminator):
         self.head = heads.Head(
             channels[-1],
             n_classes=n_classes,
-            norm=heads.normalised(False),
+            norm=equalised.of_head,
             conditioning=conditioning,
             **head,
         )

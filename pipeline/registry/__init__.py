@@ -7,9 +7,12 @@ fresh.py        a packaged model in a process of its own
 gate.py         may a model take the champion's place?
 aliases.py      champion, previous, challenger, and moving them
 promote.py      register, gate, move
+samples.py      samples as files that say where they came from
+trace.py        which model made this image?
 lineage.py      from a version to everything it came from
 verify.py       does every link still hold?
 reproduce.py    train it again
 serve.py        MLflow's scoring server on an alias
+show.py         decisions, links and origins for people to read
 export.py       ONNX, TorchScript, torch.export
 """

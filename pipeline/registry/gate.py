@@ -7,6 +7,7 @@ paired. `docs/registry.md` says how often equal, better and worse models pass.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -85,8 +86,11 @@ def decide(
     *,
     problems: list[str],
     n_held_out: int,
+    families: Sequence[compare.Family] = compare.PAIRED,
 ) -> Decision:
     """Every condition of the gate. `problems`: why the challenger is not valid, if it is not.
+
+    `families` of paired differences: those of the distance and of the neighbours are needed.
 
     Both must have their samples. A first model has no champion to be better than.
     """
@@ -98,7 +102,7 @@ def decide(
         assert challenger.samples is not None
         assert champion.samples is not None
         differences = compare.paired_differences(
-            champion, challenger, champion.samples, challenger.samples
+            champion, challenger, champion.samples, challenger.samples, families=families
         )
         conditions += [
             _better(differences, margins),

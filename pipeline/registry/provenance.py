@@ -27,10 +27,11 @@ class Origin:
     """Where an image came from.
 
     `model` is the registered version (NAME/VERSION) or empty, `weights` the SHA-256 of the
-    generator's file, `run` the MLflow run or empty. The image is number `index` (None: a grid of
-    all) of the `n` that `seed`, `label` (empty: none asked for) and `truncation` give. `labelling`:
-    without a label classes come in the proportions of the `data`, or each in `turn`. `selection`:
-    empty, or `reject` where the discriminator chose. `scale`: a grid's enlargement.
+    generator's file, `run` the MLflow run or, before there is a version, the training's key. The
+    image is number `index` (None: a grid of all) of the `n` that `seed`, `label` (empty: none asked
+    for) and `truncation` give. `labelling`: without a label classes come in the proportions of the
+    `data`, or each in `turn`. `selection`: empty, or `reject` where the discriminator chose.
+    `scale`: a grid's enlargement.
     """
 
     model: str

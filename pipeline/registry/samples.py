@@ -64,7 +64,7 @@ def of_folder(
     origin = Origin(
         model="",
         weights=config["weights"][which],
-        run="",
+        run=config["train_key"],
         seed=seed,
         index=None,
         n=n,

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from pipeline import parallel
 
-# In steps of half an octave; twelve are a factor of 64.
+# In steps of half an octave: D's rate moves by all of it, at most by a factor of 64, and G's the
+# other way by two thirds of it, or by one where D is weak.
 MOST_HANDICAP = 12
 MOST_D_STEPS, MOST_G_STEPS = 5, 4  # of a moved ratio; one's own larger numbers stand
 DECAY = 0.95  # of D's running values, per update of D
@@ -49,15 +50,15 @@ class Fixed:
 
     def rates(self) -> tuple[float, float]:
         """Factors on the rates of G and D."""
-        both = 2.0**-self.halvings
-        octaves = abs(self.handicap) / 2
-        held, favoured = both * 2**-octaves, both * 2 ** (octaves / 3)
-        return (favoured, held) if self.handicap > 0 else (held, favoured)
+        both, octaves = 2.0**-self.halvings, self.handicap / 2
+        # A weak D needs its own rate above all: G, held back as much, would hardly learn.
+        share = 2 / 3 if octaves > 0 else 1 / 3
+        return both * 2 ** (share * octaves), both * 2**-octaves
 
     def temper(self, accuracy: float) -> str:
         """Change ratio and rates after a rollback, by how D stood (`accuracy`); says to what.
 
-        Both rates halve, and an octave of handicap goes to the side that was ahead.
+        Both rates halve, and the side that was ahead gets an octave of handicap.
         """
         self.halvings += 1
         self._shift(2 if accuracy > 0.75 else -2)
@@ -97,7 +98,8 @@ class Adaptive(Fixed):
     """
 
     STRONG, WEAK, OVERFIT = 0.95, 0.6, 0.5
-    every = 20
+    FAR = (0.3, 0.98)  # outside, it moves by an octave at once
+    every = 10
 
     def __init__(self, *, d_steps: int, g_steps: int) -> None:
         super().__init__(d_steps=d_steps, g_steps=g_steps)
@@ -106,10 +108,11 @@ class Adaptive(Fixed):
     def adapt(self, accuracy: float, gap: float) -> str | None:
         self.accuracy, self.gap = accuracy, gap
         before = self.handicap
+        by = 1 if self.FAR[0] < accuracy < self.FAR[1] else 2
         if accuracy > self.STRONG or gap > self.OVERFIT:
-            self._shift(1)
+            self._shift(by)
         elif accuracy < self.WEAK:
-            self._shift(-1)
+            self._shift(-by)
         if self.handicap == before:
             return None
         return f"{self.describe()}: D's accuracy {accuracy:.2f}, gap on held-out reals {gap:.2f}"

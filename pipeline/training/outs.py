@@ -44,6 +44,7 @@ def write_discriminator(state: State, params: Params, data: prepared.Prepared, k
         {
             "train_key": key,
             "discriminator": {**arguments, **recipe.discriminator_config(params)},
+            "batch_size": params.train.batch_size,  # D may compare the samples of a batch
         },
         weights_of(state.discriminator),
     )

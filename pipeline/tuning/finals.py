@@ -113,20 +113,26 @@ def queue(search: optuna.Study, finals: optuna.Study, *, count: int, seeds: int,
     """
     trials = search.get_trials(deepcopy=False)
     first = origin(trials)
-    others = [t for t in ledger.best(trials, _direction(search)) if t.params != first.params]
+    others = [t for t in ledger.best(trials, _direction(search)) if t.params != settings(first)]
     chosen = others[:count]
     known = {(t.user_attrs[REPEATS], t.user_attrs[SEED]) for t in finals.get_trials(deepcopy=False)}
     for trial in [first, *chosen] if chosen else []:
         for own in range(seed + 1, seed + 1 + seeds):
             if (trial.number, own) not in known:
                 facts = {REPEATS: trial.number, SEED: own}
-                finals.enqueue_trial(trial.params, user_attrs=facts)
+                finals.enqueue_trial(settings(trial), user_attrs=facts)
     return len(chosen)
 
 
 def origin(trials: list[FrozenTrial]) -> FrozenTrial:
-    """The trial of today's settings: the first that counts."""
-    return ledger.counted(trials)[0]
+    """The trial of today's settings: number 0, or what ran it again where its worker died."""
+    own = [t for t in ledger.counted(trials) if ledger.root(t) == 0]
+    return own[0] if own else trials[0]
+
+
+def settings(trial: FrozenTrial) -> dict[str, Any]:
+    """The trial's values; one that was queued has them before it has begun."""
+    return dict(trial.params or trial.system_attrs.get("fixed_params", {}))
 
 
 def over(finals: optuna.Study) -> bool:
@@ -143,7 +149,7 @@ def outcome(search: optuna.Study, finals: optuna.Study, metric: str) -> Outcome:
         runs.setdefault(trial.user_attrs[REPEATS], []).append(trial)
     finalists = {number: _finalist(trials[number], found) for number, found in runs.items()}
     first = origin(list(trials.values()))
-    today = finalists.pop(first.number, Finalist(first.number, first.params, [first.value], 0))
+    today = finalists.pop(first.number, Finalist(first.number, settings(first), [first.value], 0))
     sign = 1 if _direction(search) == "minimize" else -1
     ranked = sorted(finalists.values(), key=lambda f: (f.diverged + f.collapsed, sign * f.mean))
     return Outcome(metric, ranked, today, _gain(ranked, today, metric, sign))
@@ -153,7 +159,7 @@ def _finalist(trial: FrozenTrial, found: list[FrozenTrial]) -> Finalist:
     found = sorted(found, key=lambda t: t.user_attrs[SEED])
     values = [t.value if t.state == TrialState.COMPLETE else None for t in found]
     broken = sum(any(v > 0 for v in t.constraints.values()) for t in found if t.value is not None)
-    return Finalist(trial.number, trial.params, values, broken)
+    return Finalist(trial.number, settings(trial), values, broken)
 
 
 def _gain(

@@ -27,6 +27,11 @@ def history(trial: FrozenTrial) -> list[int]:
     return list(trial.system_attrs.get(HISTORY, []))
 
 
+def root(trial: FrozenTrial) -> int:
+    """Number of the trial that this one runs again in the end, or its own."""
+    return [*history(trial), trial.number][0]
+
+
 def replaced(trials: Sequence[FrozenTrial]) -> set[int]:
     """Numbers of the trials that were queued again."""
     return {number for trial in trials for number in history(trial)}

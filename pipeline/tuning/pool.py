@@ -124,7 +124,7 @@ def _full_trials(study: optuna.Study) -> float:
 def _note(study: optuna.Study, bench: objective.Bench) -> str:
     trials = study.get_trials(deepcopy=False)
     best = ledger.best(trials, bench.params.tune.direction)
-    if not best:
+    if studies.is_finals(study) or not best:
         return f"{len(ledger.counted(trials))} trials"
     return (
         f"{len(ledger.counted(trials))} trials, best {bench.params.tune.metric} "

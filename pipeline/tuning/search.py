@@ -28,17 +28,28 @@ def prepare() -> None:
         raise UserError("dvc repro features failed, and a search needs what it makes")
 
 
-def search(values: dict[str, Any], *, workers: int, url: str) -> Outcome | None:
-    """Run, or go on with, the study of these params (nested) on what is prepared here.
+def known_trials(values: dict[str, Any]) -> list[space.Values]:
+    """The trials that need no sampler: today's settings, and after them those of a grid.
 
-    Returns what the finals came to, None where there are none. Raises ConfigError for a space that
-    today's settings are not in, or with a choice that is never possible.
+    Raises ConfigError for a space that today's settings are not in, that is empty, or that has a
+    choice which is never possible.
     """
-    params = config.check(values)
-    tune = params.tune
+    tune = config.check(values).tune
     space.check(values, tune.space)
     first = space.current(values, tune.space)
     rest = space.grid(tune.space) if tune.sampler == "grid" else []
+    return [first, *(x for x in rest if x != first)]
+
+
+def search(values: dict[str, Any], *, workers: int, url: str) -> Outcome | None:
+    """Run, or go on with, the study of these params (nested) on what is prepared here.
+
+    Returns what the finals came to, None where there are none. Raises ConfigError as `known_trials`
+    does.
+    """
+    params = config.check(values)
+    tune = params.tune
+    queued = known_trials(values)
     data = prepared.load()
     dataset = {"name": data.name, "digest": data.digest, "source": params.data.source}
     definition = studies.define(values, dataset)
@@ -49,8 +60,8 @@ def search(values: dict[str, Any], *, workers: int, url: str) -> Outcome | None:
         log.info("study %s goes on after %d trials", definition.name, known)
     else:
         log.info("study %s begins", definition.name)
-        for queued in [first, *(x for x in rest if x != first)]:
-            study.enqueue_trial(queued, skip_if_exists=True)
+        for one in queued:
+            study.enqueue_trial(one, skip_if_exists=True)
     bench = objective.open_bench(definition)
     run = StudyRun(params.tracking.experiment, definition.name, _told(values))
     run.begin({**definition.git, "storage": studies.shown(url), "data_digest": data.digest})

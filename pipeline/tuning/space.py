@@ -106,10 +106,12 @@ def possible(params: dict[str, Any], values: Values) -> Params | str:
 
 
 def check(params: dict[str, Any], space: dict[str, Dimension]) -> None:
-    """Raise ConfigError for a choice that goes with no combination of the other choices.
+    """Raise ConfigError for an empty space, and for a choice that goes with none of the others.
 
     One that only some combinations refuse may be searched: such trials cost nothing.
     """
+    if not space:
+        raise ConfigError("tune.space is empty: name a key to search, such as train.lr_g")
     choices = {key: [encode(x) for x in d.choice] for key, d in space.items() if d.choice}
     for key, values in choices.items():
         others = {name: found for name, found in choices.items() if name != key}
@@ -123,7 +125,10 @@ def check(params: dict[str, Any], space: dict[str, Dimension]) -> None:
                     break
                 reasons.append(found)
             else:
-                raise ConfigError(f"tune.space: {key} cannot be {decode(value)!r}: {reasons[0]}")
+                raise ConfigError(
+                    f"tune.space: {key} cannot be {decode(value)!r}: "
+                    + reasons[0].removeprefix("params.yaml: ")
+                )
 
 
 def grid(space: dict[str, Dimension]) -> list[Values]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -96,16 +97,22 @@ def test_a_folder_that_cannot_be_written(workspace: Workspace) -> None:
     assert "/sys/samples" in output
 
 
+def models(workspace: Workspace) -> dict[Path, str]:
+    """The hash of every file below models/."""
+    paths = workspace.root.glob("models/**/*")
+    return {path: file_hash(path) for path in paths if path.is_file()}
+
+
 @pytest.mark.parametrize("stage", ["prepare", "features", "train"])
 def test_no_room_for_what_a_stage_writes(workspace: Workspace, stage: str) -> None:
     """Real errors of the operating system: files may not grow beyond 20 blocks of 1 KiB."""
-    before = {path: file_hash(path) for path in workspace.root.glob("models/*/*")}
+    before = models(workspace)
     command = f"ulimit -f 20; exec python -m pipeline.stages.{stage}"
     # The store is away: its files may not grow either, which is not the point here.
     away = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
     output = refused(workspace, "bash", "-c", command, code=1, **away)
     assert "ulimit" in output or "no space" in output
-    assert {path: file_hash(path) for path in workspace.root.glob("models/*/*")} == before
+    assert models(workspace) == before
     assert not list(workspace.root.glob("*/.*.new"))
 
 

@@ -11,7 +11,7 @@ import pytest
 from optuna.trial import TrialState, create_trial
 from scipy import stats
 
-from pipeline.tuning import finals
+from pipeline.tuning import finals, studies
 from pipeline.tuning.finals import Finalist, Outcome
 from pipeline.tuning.studies import REPEATS, SEED
 
@@ -55,6 +55,24 @@ def test_the_best_and_todays_settings_are_queued_with_new_seeds_once() -> None:
     queued = [(t.user_attrs[REPEATS], t.user_attrs[SEED]) for t in repeats.trials]
     assert queued == list(itertools.product([0, 2, 3], [8, 9, 10]))
     assert {t.state for t in repeats.trials} == {TrialState.WAITING}
+
+
+def test_todays_settings_stay_todays_where_their_first_worker_died() -> None:
+    """The trial that runs them again has another number, and the next one is not them."""
+    search = optuna.create_study()
+    search.enqueue_trial({"train.d_steps": 5})
+    died = search.ask(RANGE)
+    search.tell(died, state=TrialState.FAIL)
+    search.add_trial(create_trial(value=1.0, params={"train.d_steps": 2}, distributions=RANGE))
+    assert finals.settings(finals.origin(search.trials)) == {"train.d_steps": 5}
+    studies.queue_again(search, search.trials[0])
+    again = search.ask(RANGE)
+    search.tell(again, 2.0)
+    assert finals.origin(search.trials).number == 2
+    repeats = optuna.create_study()
+    assert finals.queue(search, repeats, count=3, seeds=2, seed=0) == 1
+    assert [t.user_attrs[REPEATS] for t in repeats.trials] == [2, 2, 1, 1]
+    assert finals.outcome(search, repeats, "fd").today.settings == {"train.d_steps": 5}
 
 
 def test_there_are_no_finals_where_only_todays_settings_are_sound() -> None:

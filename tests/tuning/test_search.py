@@ -9,9 +9,10 @@ from typing import Any
 import optuna
 import pytest
 import torch
+from click.testing import CliRunner
 from optuna.trial import TrialState
 
-from pipeline import config, lineage, losses, paths
+from pipeline import cli, config, lineage, losses, paths
 from pipeline.errors import ConfigError, UserError
 from pipeline.tracking import store
 from pipeline.training import collapse
@@ -281,6 +282,16 @@ def test_a_search_goes_on_where_mlflow_cannot_be_reached(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     assert run(values).trials[0].state == TrialState.COMPLETE
+
+
+def test_an_impossible_space_is_refused_before_data_are_prepared(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project(tune={"space": {}})
+    monkeypatch.setattr(search, "prepare", lambda: pytest.fail("prepared"))
+    ended = CliRunner().invoke(cli.gan, ["tune"])
+    assert isinstance(ended.exception, ConfigError)
+    assert "tune.space is empty" in str(ended.exception)
 
 
 def test_a_space_without_todays_settings_is_refused_before_a_trial(project: Project) -> None:

@@ -97,6 +97,11 @@ def test_a_choice_that_no_combination_allows_is_refused(values: dict[str, Any]) 
     )
 
 
+def test_an_empty_space_is_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="space is empty"):
+        space.check(values, {})
+
+
 def test_a_grid_is_every_combination() -> None:
     axes = dimensions(train__d_steps={"int": [1, 3]}, loss__name={"choice": ["hinge", "lsgan"]})
     found = space.grid(axes)
@@ -115,7 +120,11 @@ def test_a_grid_of_real_numbers_is_refused() -> None:
         ("train.lr", {"log": [1e-5, 1e-3]}, "train.lr is no key.*did you mean train.lr_g"),
         ("train.steps", {"int": [1, 5]}, "train.steps cannot be searched.*tune.steps"),
         ("train.lr_g", {"log": [0, 1e-3]}, "log must start above 0"),
-        ("train.lr_g", {"log": [1e-2, 1e-3]}, "low end 0.01 must lie below"),
+        ("data.draws", {"int": [1, 5]}, "data.draws is no key of model, loss or train$"),
+        ("lr_g", {"log": [1e-5, 1e-3]}, "lr_g is no key.*did you mean train.lr_g"),
+        ("train.lr_g", [1e-5, 1e-3], r"must be given, such as \{log"),
+        ("train.d_steps", {"choice": [1, 2, 1]}, r"choice \[1, 2, 1\] names a value twice"),
+        ("train.lr_g", {"log": [1e-2, 1e-3]}, "log: low end 0.01 must lie below"),
         ("train.lr_g", {"log": [1e-5, 2.0]}, "train.lr_g cannot be 2.0"),
         ("train.lr_g", {}, "log, float, int or choice must be given"),
         ("loss.name", {"choice": ["hinge", "hnge"]}, "loss.name cannot be 'hnge'"),

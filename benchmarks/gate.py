@@ -1,0 +1,206 @@
+"""How often do equal, better and worse models pass the promotion gate?
+
+    python benchmarks/gate.py [--repeats 20] [--large 6] [--rows rows.json] [--docs]
+
+Simulated from features: the reals are drawn from one Gaussian a class, with the means and
+covariances that the data set's own extractor gives the training images (models/features); a model
+is the same with each class's mean moved in a random direction and its spread changed. Every repeat
+draws reals, champion and challenger anew. `fakes` and `reals` are those of the default (3,500 and
+1,000), and 10,000 of each.
+
+Repeats are kept in --rows as they are done, so that it goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline import compare, evaluation, files, paths
+from pipeline.config import load_params
+from pipeline.evaluated import Evaluated, Samples
+from pipeline.metrics import frechet, modes
+from pipeline.registry import gate
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs" / "registry.md"
+FAMILIES = [x for x in compare.PAIRED if x.__name__ in ("_frechet", "_neighbours")]
+SIZES = {"default": (3500, 1000), "10,000": (10_000, 10_000)}
+
+
+@dataclass(frozen=True)
+class Model:
+    """`shift`: how far each class's mean is moved; `spread`: factor of its deviation; `skew` of the
+    classes' shares."""
+
+    shift: float
+    spread: float = 1.0
+    skew: float = 0.0
+
+
+CHAMPION = Model(shift=0.7)  # an fd of about 0.6, which the default reaches
+CHALLENGERS = {
+    "equal": Model(shift=0.7),
+    "a little better": Model(shift=0.6),
+    "clearly better": Model(shift=0.4),
+    "worse": Model(shift=0.8),
+    "nearer, but narrower": Model(shift=0.2, spread=0.96),
+    "nearer, but classes askew": Model(shift=0.2, skew=0.5),
+}
+
+
+class World:
+    """One Gaussian a class, as the extractor sees the training images."""
+
+    def __init__(self, folder: Path) -> None:
+        features = np.load(folder / "train.npy").astype(np.float64)
+        labels = np.load(paths.PREPARED / "train_labels.npy")
+        self.k = int(labels.max()) + 1
+        self.means = np.stack([features[labels == c].mean(axis=0) for c in range(self.k)])
+        # Shrunk: a class has some 350 images, and as many directions would be flat.
+        pooled = np.cov(features - self.means[labels], rowvar=False)
+        self.roots = [
+            np.linalg.cholesky(0.7 * np.cov(features[labels == c], rowvar=False) + 0.3 * pooled)
+            for c in range(self.k)
+        ]
+
+    def draw(
+        self, rng: np.random.Generator, n: int, model: Model | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Features (n, d) and classes (n,) of reals, or of a model."""
+        shares = np.full(self.k, 1 / self.k)
+        means, spread = self.means, 1.0
+        if model is not None:
+            shares = np.exp(model.skew * np.linspace(-1, 1, self.k))
+            shares /= shares.sum()
+            moves = rng.normal(size=means.shape)
+            moves *= model.shift / np.linalg.norm(moves, axis=1, keepdims=True)
+            means, spread = means + moves, model.spread
+        classes = np.sort(rng.choice(self.k, n, p=shares))
+        rows = rng.normal(size=(n, means.shape[1]))
+        result = np.empty_like(rows)
+        for c in range(self.k):
+            own = classes == c
+            result[own] = means[c] + spread * rows[own] @ self.roots[c].T
+        order = rng.permutation(n)
+        return result[order].astype(np.float32), classes[order]
+
+
+def evaluated(
+    features: np.ndarray, classes: np.ndarray, reals: np.ndarray, real_classes: np.ndarray, k: int
+) -> Evaluated:
+    """An evaluation with the figures that the gate reads; classes are taken for known."""
+    one_hot = np.eye(k, dtype=np.float32)
+    splits = {"train": {"class_counts": [100] * k}}
+    frequencies = np.full(k, 1 / k)
+    low, high = modes.label_kl_interval(classes, frequencies, resamples=100)
+    n = len(features)
+    metrics = {
+        "fd": frechet.distance(features, reals),
+        "recall": 0.0,  # differences are made from the features
+        "coverage": 0.0,
+        "label_kl": modes.label_kl(classes, frequencies),
+        "label_kl_ci_low": low,
+        "label_kl_ci_high": high,
+        "label_kl_floor": modes.label_kl_floor(k, n),
+        "n_fake": float(n),
+    }
+    samples = Samples(
+        features=features,
+        logits=one_hot[classes],
+        real_features=reals,
+        real_logits=one_hot[real_classes],
+        space=features,
+        space_real=reals,
+        labels=None,
+        data={
+            "kind": "image",
+            "source": "simulated",
+            "splits": splits,
+        },
+        eval_key="",
+    )
+    return Evaluated("simulated", metrics, {"neighbours": 5}, samples)
+
+
+def decide(world: World, seed: int, challenger: Model, size: tuple[int, int], margins) -> dict:
+    """One repeat: what failed, and the figures."""
+    rng = np.random.default_rng(seed)
+    n_fake, n_real = size
+    reals, real_classes = world.draw(rng, n_real)
+    sides = [
+        evaluated(*world.draw(rng, n_fake, model), reals, real_classes, world.k)
+        for model in (CHAMPION, challenger)
+    ]
+    for side in sides:
+        n = min(n_fake, n_real)
+        figures = compare.neighbours.precision_recall(reals[:n], side.samples.features[:n], k=5)  # type: ignore[union-attr]
+        side.metrics.update(figures)
+    with evaluation.single_threaded():
+        decision = gate.decide(
+            sides[1], sides[0], margins, problems=[], n_held_out=n_real, families=FAMILIES
+        )
+    return {
+        "failed": [condition.name for condition in decision.failed],
+        "fd": [side.metrics["fd"] for side in sides],
+        "conditions": {c.name: [c.figure, c.low, c.high] for c in decision.conditions},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--large", type=int, default=6, help="repeats at 10,000")
+    parser.add_argument("--rows", type=Path, default=Path(".cache/benchmarks/gate.json"))
+    parser.add_argument("--seconds", type=float, default=1e9, help="stop after so long")
+    parser.add_argument("--docs", action="store_true")
+    given = parser.parse_args()
+    rows: dict[str, dict] = files.read_json(given.rows) if given.rows.is_file() else {}
+    margins = gate.Margins(**load_params().registry.gate.model_dump())
+    world, began = World(paths.FEATURES), time.monotonic()
+    for name, size in SIZES.items():
+        for seed in range(given.repeats if name == "default" else given.large):
+            for kind, model in CHALLENGERS.items():
+                key = json.dumps([name, kind, seed])
+                if key not in rows and time.monotonic() - began < given.seconds:
+                    rows[key] = decide(world, seed, model, size, margins)
+                    files.write_json(given.rows, rows)
+    text = table(rows)
+    print(text)
+    if given.docs:
+        whole = DOCS.read_text(encoding="utf-8")
+        block = f"<!-- gate -->\n{text}\n<!-- end -->"
+        pattern = re.compile("<!-- gate -->.*?<!-- end -->", re.S)
+        DOCS.write_text(pattern.sub(lambda _: block, whole, count=1), encoding="utf-8")
+
+
+def table(rows: dict[str, dict]) -> str:
+    lines = [
+        "| fakes, reals | challenger | passes | refused by | mean fd: champion, challenger |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, (n_fake, n_real) in SIZES.items():
+        for kind in CHALLENGERS:
+            own = [row for key, row in rows.items() if json.loads(key)[:2] == [name, kind]]
+            if not own:
+                continue
+            failed = Counter(x for row in own for x in row["failed"])
+            why = ", ".join(f"{key} {count}" for key, count in failed.most_common())
+            passed = sum(not row["failed"] for row in own)
+            a, b = np.mean([row["fd"] for row in own], axis=0)
+            lines.append(
+                f"| {n_fake:,}, {n_real:,} | {kind} | {passed} of {len(own)} | {why} | "
+                f"{a:.2f}, {b:.2f} |"
+            )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
