@@ -74,6 +74,8 @@ def main() -> None:
             wall, output = shell("dvc repro", root)
             work = stage_seconds(output)
             print(f"default: {wall:.0f} s, of it {sum(work.values()):.0f} s work {work}")
+            beside = re.search(r"beside [\d.]+ s of training: .*", output)
+            print(beside[0] if beside else "the train stage did not say what it took beside")
         else:
             shell("dvc repro prepare", root)
         without_work(root)

@@ -82,10 +82,11 @@ def mimicry_networks(name: str) -> tuple[nn.Module, nn.Module]:
     """Generator and discriminator, by mimicry's own classes and initial weights."""
     folder = mimicry_folder()
     sys.path.insert(0, str(folder))
-    # Its own __init__ imports TensorFlow: an empty package in its place finds the rest.
-    package = types.ModuleType("torch_mimicry")
-    package.__path__ = [str(folder / "torch_mimicry")]
-    sys.modules["torch_mimicry"] = package
+    # Their own __init__ import TensorFlow and TensorBoard: empty packages instead find the rest.
+    for name_ in ("torch_mimicry", "torch_mimicry.training"):
+        package = types.ModuleType(name_)
+        package.__path__ = [str(folder / name_.replace(".", "/"))]
+        sys.modules[name_] = package
     if name == "dcgan":
         from torch_mimicry.nets.dcgan import dcgan_32
 
@@ -127,9 +128,9 @@ def pixels(side: int) -> np.ndarray:
 
 def mimicry(network: str, batch_size: int, device: torch.device) -> Run:
     """mimicry's trainer: its steps in its order; batches come from memory, without a loader."""
+    g, d = mimicry_networks(network)
     from torch_mimicry.training.metric_log import MetricLog
 
-    g, d = mimicry_networks(network)
     g.to(device)
     d.to(device)
     optimizers = [torch.optim.Adam(m.parameters(), RATE, betas=tuple(BETAS)) for m in (g, d)]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pipeline import parallel
+from pipeline.training import devices
 from pipeline.training.randomness import Draws
 
 SHIFT = 1 / 8  # of the side
@@ -48,7 +49,7 @@ class Augment:
         # In float32: rounding to half the bits on the way would tell fakes from reals.
         images = images.float()
         for step in self.steps:
-            u = draws.uniform((len(images), step.draws + 1)).to(images.device)
+            u = devices.moved(draws.uniform((len(images), step.draws + 1)), images.device)
             changed = step.apply(images, u[:, 1:])
             if isinstance(self.p, float) and self.p >= 1:
                 images = changed

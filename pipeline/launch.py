@@ -86,7 +86,9 @@ def join() -> None:
                 f"{torch.cuda.device_count()}; lower it"
             )
         torch.cuda.set_device(local)
-    distributed.init_process_group("nccl" if use_cuda else "gloo")
+        distributed.init_process_group("nccl", device_id=torch.device("cuda", local))
+    else:
+        distributed.init_process_group("gloo")
 
 
 def leave() -> bool:

@@ -150,8 +150,7 @@ class BatchNorm(_BatchNorm):
         over = [0, *range(2, x.dim())]
         shape = (1, -1, *[1] * (x.dim() - 2))
         # In two passes: the difference of E[x^2] and E[x]^2 would lose what they have in common.
-        sums = torch.cat([x.sum(over), x.new_tensor([float(x.numel() // x.shape[1])])])
-        sums = total(sums)
+        sums = total(torch.cat([x.sum(over), x.new_full((1,), x.numel() // x.shape[1])]))
         count = sums[-1].detach()
         mean = sums[:-1] / count
         centred = x - mean.view(shape)

@@ -8,25 +8,24 @@ from __future__ import annotations
 import dataclasses
 import logging
 import shutil
+import time
 from pathlib import Path
-from typing import Any
 
 from pipeline import files, launch, lineage, logs, parallel, paths, progress
 from pipeline.config import Params, check, read_yaml
 from pipeline.datasets import prepared
 from pipeline.grids import save_grid, save_png
 from pipeline.networks import warm_start
-from pipeline.networks.build import save_discriminator, save_generator
 from pipeline.networks.warm_start import Start
 from pipeline.scatter import scatter
 from pipeline.tracking import models, record
 from pipeline.tracking.deliver import EVENTS, deliver_or_keep
 from pipeline.tracking.listeners import Announce, Curves
 from pipeline.tracking.live import LiveRun
-from pipeline.training import callbacks, checkpoints, devices, recipe
+from pipeline.training import callbacks, checkpoints, devices, outs, recipe
 from pipeline.training.guard import alarm_tags
 from pipeline.training.monitor import Monitor
-from pipeline.training.state import State, weights_of
+from pipeline.training.state import State
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +92,7 @@ def main() -> None:
         grids = _grids(folder / "grids", params, split, n_classes, live)
         if reached == 0:
             grids.write(state)
+        before, clock = state.seconds, time.perf_counter()
         try:
             with (
                 progress.bar("train", params.train.steps, start=reached) as advance,
@@ -118,8 +118,15 @@ def main() -> None:
             raise
         launch.leave()
         live.close()
-        config = _write_generator(state, params, data, key)
-        _write_discriminator(state, params, data, key)
+        wall, trained = time.perf_counter() - clock, state.seconds - before
+        log.info(
+            "beside %.1f s of training: %.1f s (%.1f%%) of looks, tracking and checkpoints",
+            trained,
+            wall - trained,
+            100 * (wall - trained) / max(trained, 1e-9),
+        )
+        config = outs.write_generator(state, params, data, key)
+        outs.write_discriminator(state, params, data, key)
         with files.atomic_folder(paths.TRAIN_REPORT) as out:
             files.write_table(out / "history.csv", state.history)
             evaluated = [row for row in state.history if "eval_fd" in row]
@@ -180,44 +187,6 @@ def _restore(state: State, folder: Path, inputs: lineage.Inputs) -> int:
         )
     checkpoints.remember_inputs(folder, inputs)
     return 0
-
-
-def _write_generator(
-    state: State, params: Params, data: prepared.Prepared, key: str
-) -> dict[str, Any]:
-    """models/generator: both checkpoints and what is needed to load and to name them."""
-    assert state.best_weights is not None
-    n_classes = data.n_classes if params.model.conditional else 0
-    return save_generator(
-        paths.GENERATOR,
-        {
-            "train_key": key,
-            "generator": recipe.generator_config(params, data.shape, n_classes),
-            "n_classes": n_classes,
-            "class_names": data.class_names,
-            "class_counts": data.manifest["splits"]["train"]["class_counts"],
-            "data_name": data.name,
-            "data_digest": data.digest,
-            "best_step": state.best_step,
-            "last_step": state.step,
-        },
-        {"best": state.best_weights, "last": weights_of(state.ema)},
-    )
-
-
-def _write_discriminator(state: State, params: Params, data: prepared.Prepared, key: str) -> None:
-    """models/discriminator: what `gan sample --reject` and a later training need of D."""
-    n_classes = data.n_classes if params.model.conditional else 0
-    arguments = recipe.generator_config(params, data.shape, n_classes)
-    save_discriminator(
-        paths.DISCRIMINATOR,
-        {
-            "train_key": key,
-            "discriminator": {**arguments, **recipe.discriminator_config(params)},
-            "batch_size": params.train.batch_size,  # D may compare the samples of a batch
-        },
-        weights_of(state.discriminator),
-    )
 
 
 if __name__ == "__main__":

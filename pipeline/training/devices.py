@@ -6,6 +6,7 @@ import os
 import sys
 
 import torch
+from torch import Tensor
 
 from pipeline import parallel
 from pipeline.errors import ConfigError
@@ -39,7 +40,9 @@ def _has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
-        # Emulated bf16 is slower than fp32: only processors with the instructions gain.
+        # Emulated bf16 is slower than fp32: only processors with the instructions gain (those with
+        # AMX have these too). By the instructions, not by a measurement at the start: other load
+        # could turn that round, and a killed training would not find its checkpoint again.
         return torch.cpu._is_avx512_bf16_supported()
     return False
 
@@ -47,6 +50,13 @@ def _has_bf16(device: torch.device) -> bool:
 def agreed(precision: torch.dtype) -> torch.dtype:
     """The precision of all processes: what the first one picked, on whatever processors."""
     return getattr(torch, parallel.share(str(precision).removeprefix("torch.")))
+
+
+def moved(x: Tensor, device: torch.device) -> Tensor:
+    """`x`, drawn on the CPU, on the device. On its way to CUDA the host does not wait for it."""
+    if device.type != "cuda":
+        return x.to(device)
+    return x.pin_memory().to(device, non_blocking=True)
 
 
 def prepare(device: torch.device, *, deterministic: bool) -> None:

@@ -112,7 +112,8 @@ def train(
                 mix = parallel.draw(
                     lambda shape: randomness.uniform(shape, seed, state.d_updates),
                     regularizer.random(real),
-                ).to(device)
+                )
+                mix = devices.moved(mix, device)
                 # In float32: a gradient of a gradient loses too much in half the bits.
                 penalty = regularizer.penalty(
                     lambda images: task.judge(d, images, batch).logits, real, fake.float(), mix

@@ -12,7 +12,7 @@ from torch import nn
 from pipeline import parallel
 from pipeline.augment import Adaptive, Augment
 from pipeline.config import Params
-from pipeline.errors import UserError
+from pipeline.errors import ConfigError, UserError
 from pipeline.losses import LOSSES
 from pipeline.networks.build import build
 from pipeline.networks.warm_start import Start, load_into
@@ -99,8 +99,15 @@ def make_task(
     """Noise (and class) to sample, on uint8 images (n, H, W, C) or points float32 (n, D).
 
     `held_out` are images and labels of another split, by which an adaptive balance sees D's gap.
-    Raises UserError for a conditional model on data without labels.
+    Raises UserError for a conditional model on data without labels, ConfigError for a batch that
+    these processes cannot share.
     """
+    shared = parallel.size() * params.model.pack
+    if params.train.batch_size % shared:
+        raise ConfigError(
+            f"train.batch_size is {params.train.batch_size}, which {parallel.size()} processes "
+            f"cannot share equally; set it to a multiple of {shared}"
+        )
     if params.model.conditional and labels is None:
         raise UserError(
             f"model.conditional is true, but {params.data_name} has no labels: set it to false"

@@ -18,7 +18,7 @@ from pipeline import parallel
 from pipeline.augment import Adaptive, Augment
 from pipeline.networks.heads import Verdict
 from pipeline.regularizers import GeneratorTerm, Memory
-from pipeline.training import randomness
+from pipeline.training import devices, randomness
 from pipeline.training.state import State
 
 # Up to here a set is copied to the device once; a larger one is read from disk batch by batch.
@@ -113,13 +113,15 @@ class Generate:
         latents = randomness.normal((self.batch_size, self.latent_dim), self.seed, counter)
         chosen, latents = parallel.part(chosen), parallel.part(latents)
         if isinstance(self.images, Tensor):
-            pixels = self.images[chosen.to(self.device)]
+            pixels = self.images[devices.moved(chosen, self.device)]
         else:
-            pixels = torch.from_numpy(self.images[chosen.numpy()]).to(self.device)
+            pixels = devices.moved(torch.from_numpy(self.images[chosen.numpy()]), self.device)
         images = for_networks(pixels)
-        labels = None if self.labels is None else self.labels[chosen.to(self.device)]
+        labels = None
+        if self.labels is not None:
+            labels = self.labels[devices.moved(chosen, self.device)]
         draws = randomness.Draws(self.seed, counter)
-        return Batch(images, latents.to(self.device), labels, draws)
+        return Batch(images, devices.moved(latents, self.device), labels, draws)
 
     def held_out(self, counter: int) -> Batch | None:
         if self.aside is None:
@@ -142,7 +144,8 @@ class Generate:
         if self.augment is not None:
             images = self.augment(images, batch.draws)
         if self.noise:
-            images = images + self.noise * batch.draws.normal(tuple(images.shape)).to(images.device)
+            noise = devices.moved(batch.draws.normal(tuple(images.shape)), images.device)
+            images = images + self.noise * noise
         if self.pack > 1:
             # PacGAN (Lin et al. 2018, arXiv:1712.04086): side by side, as more channels.
             images = images.unflatten(0, (-1, self.pack)).flatten(1, 2)
@@ -159,7 +162,7 @@ class Generate:
         self, term: GeneratorTerm, generator: nn.Module, batch: Batch, memory: Memory
     ) -> Tensor:
         def normal(shape: tuple[int, ...]) -> Tensor:
-            return batch.draws.normal(shape).to(self.device)
+            return devices.moved(batch.draws.normal(shape), self.device)
 
         return term.penalty(generator, batch.latents, batch.labels, normal, memory)
 

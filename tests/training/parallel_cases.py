@@ -14,9 +14,10 @@ from pipeline.augment import Adaptive, Augment
 from pipeline.losses import LOSSES
 from pipeline.regularizers import TERMS, Regularizer, gradient_penalty, r1, r2
 from pipeline.training import checkpoints
+from pipeline.training.balance import BALANCES
 from pipeline.training.state import State
 
-from .test_loop import make, run
+from .test_loop import IMAGES, LABELS, make, run
 
 STEPS = 6
 # Rates at which six steps of plain descent move far more than rounding does.
@@ -46,6 +47,7 @@ CASES: dict[str, Case] = {
     },
     "augment": ({**PLAIN, "augment": Augment(["translation", "colour", "cutout"])}, {}),
     "ada": ({**PLAIN, "augment": Adaptive(["flip", "rotation"])}, {}),
+    "adaptive_balance": ({**PLAIN, "balance": "adaptive"}, {}),
     "instance_noise": ({**PLAIN, "instance_noise": 0.3}, {}),
     "stddev": ({**PLAIN, "head": {"minibatch": "stddev"}}, penalised(Regularizer(r1, 1.0, 2))),
     "discrimination": ({**PLAIN, "head": {"minibatch": "discrimination"}}, {}),
@@ -64,9 +66,14 @@ CASES: dict[str, Case] = {
 def trained(case: str, **changes: Any) -> State:
     """A training of STEPS, which all processes share."""
     of_make, of_run = CASES[case]
+    of_make = dict(of_make)
+    balance = of_make.pop("balance", None)
     if isinstance(of_make.get("augment"), Adaptive):
         of_make = {**of_make, "augment": Adaptive(["flip", "rotation"])}  # it keeps its own p
-    state, task = make(**of_make)
+    state, task = make(**of_make, held_out=(IMAGES[:20], LABELS[:20]))
+    if balance is not None:
+        state.balance = BALANCES[balance](d_steps=1, g_steps=1)
+        state.balance.every = 2
     parallel.normalise_together(state.generator)
     parallel.normalise_together(state.discriminator)
     folder = changes.pop("restore", None)
