@@ -91,6 +91,9 @@ def curl(host: str, port: int) -> str:
 def _listen(host: str, port: int) -> socket.socket:
     door = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Connections inherit it. uvicorn takes the socket for a local one and would not set it, and a
+    # small answer would wait 40 ms for the client's acknowledgement.
+    door.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
         door.bind((host, port))
         door.listen(BACKLOG)
