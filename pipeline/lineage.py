@@ -138,6 +138,17 @@ def git_facts(root: Path = Path()) -> dict[str, str]:
             f"{root.resolve()} has no git commit to trace results back to; make one: "
             "git init && git add -A && git commit -m start"
         ) from error
+    try:
+        return _facts(root, commit)
+    except subprocess.CalledProcessError as error:  # `git diff` writes an index where it is stale
+        reason = error.stderr.strip().splitlines()[-1] if error.stderr.strip() else error
+        raise UserError(
+            f"git {error.cmd[1]} failed ({reason}): if no space is left on the disk, or files may "
+            "not grow that large (ulimit -f), mend that and run the same command again"
+        ) from error
+
+
+def _facts(root: Path, commit: str) -> dict[str, str]:
     excluded = [f":(exclude){path}" for path in NOT_CODE]
     status = _git(root, "status", "--porcelain", "--untracked-files=all", "--", ".", *excluded)
     untracked = [line[3:] for line in status.splitlines() if line.startswith("?? pipeline/")]
@@ -163,6 +174,7 @@ def _git(root: Path, *arguments: str) -> str:
         ["git", *arguments],
         cwd=root,
         env=environment,
+        restore_signals=False,  # a limit on file sizes is then an error, not a signal
         check=True,
         capture_output=True,
         encoding="utf-8",

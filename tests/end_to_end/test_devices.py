@@ -15,11 +15,12 @@ import psutil
 import pytest
 from safetensors.numpy import load_file
 
-from pipeline.files import file_hash
+from pipeline.files import file_hash, read_json
 
 from .conftest import Workspace
 
 WEIGHTS = Path("models/generator/last.safetensors")
+EXTRACTOR = Path("models/features/config.json")
 
 
 def workers(launcher: int) -> list[psutil.Process]:
@@ -52,13 +53,12 @@ def wait_for_checkpoint(workspace: Workspace, process: subprocess.Popen[str]) ->
 @pytest.mark.slow
 def test_two_processes_give_every_stage_its_files(workspace: Workspace) -> None:
     one = load_file(workspace.root / WEIGHTS)
-    features = np.load(workspace.root / "models/features/test.npy")
+    accuracy = read_json(workspace.root / EXTRACTOR)["val_accuracy"]
     workspace.set(train__devices=2)
     assert "Running stage" not in workspace.run("dvc", "repro")  # it changes no number
     workspace.run("dvc", "repro", "--force", "features")
-    # The extractor learns by steps of Adam, which make much of rounding.
-    again = np.load(workspace.root / "models/features/test.npy")
-    assert again.shape == features.shape
+    # The extractor learns by steps of Adam, which make much of rounding: not the same weights.
+    assert abs(read_json(workspace.root / EXTRACTOR)["val_accuracy"] - accuracy) < 0.03
     workspace.run("git", "checkout", "dvc.lock")
     workspace.run("dvc", "checkout", "--force")
     output = workspace.run("dvc", "repro", "--single-item", "--force", "train")
