@@ -168,8 +168,11 @@ class Recipe:
         return max(TIMED, round(seconds * TIMED / (more - few)))
 
 
-def measure(name: str, bench: Bench) -> dict[str, Any] | None:
-    """The row of one recipe: kept, or made now. None where another command is making it."""
+def measure(name: str, bench: Bench, *, begin: bool) -> dict[str, Any] | None:
+    """The row of one recipe: kept, or, if it may `begin`, made now.
+
+    None where it is neither, or another command is making it.
+    """
     try:
         values = presets.merged(runs.settings(name, bench.asked), {"seed": bench.seed})
     except ConfigError as error:
@@ -180,6 +183,8 @@ def measure(name: str, bench: Bench) -> dict[str, Any] | None:
     rows.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(kept.with_suffix(".lock"), timeout=0):
+            if not kept.is_file() and not begin:
+                return None
             if not kept.is_file():
                 print(f"{name} ...", flush=True)
                 row = _row(name, values, bench, picture)
@@ -313,8 +318,8 @@ def main() -> None:
         runs.prepare(runs.settings("default", asked), bench.work)
     found: dict[str, Any] = {}
     for one in chosen:
-        if arguments.within is None or time.monotonic() - began < 60 * arguments.within:
-            found[one] = measure(one, bench)
+        in_time = arguments.within is None or time.monotonic() - began < 60 * arguments.within
+        found[one] = measure(one, bench, begin=in_time)
     text = markdown([found.get(one) or {"recipe": one} for one in chosen], name)
     files.write_bytes(folder / "recipes.md", text.encode())
     print(f"\n{text}\n{folder}: recipes.md, and rows/ with all figures and pictures of samples")
