@@ -12,12 +12,14 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pipeline import files, paths
+from pipeline.config import SEES_DEVIATION
 from pipeline.datasets import prepared
 from pipeline.errors import UserError
 from pipeline.networks.build import load_discriminator
@@ -28,6 +30,7 @@ log = logging.getLogger(__name__)
 
 BURN_IN = 2000  # samples by which the ratio's maximum and the threshold are set
 ROUNDS = 200  # after so many rounds the rest is given up
+ANY = 64  # samples at once of a D that judges each by itself
 TINY = 1e-6
 
 
@@ -82,7 +85,7 @@ def sample(
     seed: int,
     labels: np.ndarray | None,
     share: float = 0.8,
-    batch_size: int = 64,
+    batch_size: int = ANY,
 ) -> tuple[np.ndarray, float]:
     """`n` accepted samples as data sets hold them, and the share that was accepted.
 
@@ -153,7 +156,7 @@ def of_training(
             f"{model} and the discriminator beside it are of different trainings: "
             "dvc checkout models/generator models/discriminator"
         )
-    if config["discriminator"]["pack"] > 1:
+    if config["discriminator"].get("pack", 1) > 1:
         raise UserError("this discriminator judges packs of samples, and none by itself")
     data = prepared.load()
     if data.digest != trained["data_digest"]:
@@ -169,8 +172,25 @@ def of_training(
         seed=seed,
         labels=labels,
         share=share,
-        batch_size=config["batch_size"],
+        batch_size=batch_size_of(config),
     )
+
+
+def batch_size_of(config: dict[str, Any]) -> int:
+    """How many samples D saw at once in training, from its config.json.
+
+    Older ones do not say: of no importance, unless D compares the samples of a batch.
+    Raises UserError there.
+    """
+    if "batch_size" in config:
+        return config["batch_size"]
+    made = config["discriminator"]
+    if made["name"] in SEES_DEVIATION or made.get("minibatch", "none") != "none":
+        raise UserError(
+            "this discriminator compares the samples of a batch and does not say how many it was "
+            "trained on: dvc repro --force train, or sample without --reject"
+        )
+    return ANY
 
 
 @torch.inference_mode()

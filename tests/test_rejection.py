@@ -95,3 +95,17 @@ def test_a_discriminator_that_accepts_next_to_nothing_is_an_error(monkeypatch) -
     monkeypatch.setattr(rejection, "ROUNDS", 1)
     with pytest.raises(UserError, match="without --reject"):
         accepted()
+
+
+def test_a_discriminator_from_before_batch_sizes_were_kept_judges_each_by_itself() -> None:
+    assert rejection.batch_size_of({"batch_size": 32, "discriminator": {}}) == 32
+    assert rejection.batch_size_of({"discriminator": {"name": "dcgan"}}) == 64
+    assert rejection.batch_size_of({"discriminator": {"name": "dcgan", "minibatch": "none"}}) == 64
+
+
+@pytest.mark.parametrize(
+    "compares", [{"name": "dcgan", "minibatch": "discrimination"}, {"name": "stylegan2"}]
+)
+def test_one_that_compares_samples_must_say_how_many(compares: dict[str, str]) -> None:
+    with pytest.raises(UserError, match="dvc repro --force train"):
+        rejection.batch_size_of({"discriminator": compares})
