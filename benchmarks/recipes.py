@@ -39,7 +39,18 @@ from pipeline.training.loop import Callback
 from pipeline.training.state import State, weights_of
 
 PAGES = (Path("docs/recipes.md"), Path("README.md"))
-HEAD = ("recipe", "fd", "precision", "recall", "label KL", "self-NN", "images/s", "min", "steps")
+HEAD = (
+    "recipe",
+    "fd",
+    "floor",
+    "precision",
+    "recall",
+    "label KL",
+    "self-NN",
+    "images/s",
+    "min",
+    "steps",
+)
 COLUMNS = 10  # of a picture of samples
 BOOTSTRAPS = 20  # of an interval that the table does not show
 WARM_UP, TIMED = 4, 16  # rounds: a lazy term comes at every 16th at the latest
@@ -246,6 +257,7 @@ def line(row: dict[str, Any]) -> tuple[str, ...]:
     return (
         f"`{row['recipe']}`",
         f"{figures['fd']:.3g}",
+        f"{figures['fd_floor']:.2g}",
         f"{figures['precision']:.2f}",
         f"{figures['recall']:.2f}",
         f"{figures['label_kl']:.3f}",
@@ -264,10 +276,7 @@ def markdown(rows: list[dict[str, Any]], title: str) -> str:
     about = f"{title}, {date.today().isoformat()}, one thread of {tables.processor()}"
     if told:
         figures = told[0]["metrics"]
-        about += (
-            f"; {figures['n_fake']:.0f} samples against {figures['n_real']:.0f} test images, "
-            f"floor of `fd` {figures['fd_floor']:.2g}"
-        )
+        about += f"; {figures['n_fake']:.0f} samples against {figures['n_real']:.0f} test images"
     return about + ".\n\n" + "\n".join("| " + " | ".join(row) + " |" for row in lines) + "\n"
 
 
