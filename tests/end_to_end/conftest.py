@@ -66,6 +66,14 @@ class Workspace:
         assert done.returncode == code, f"{command} exited with {done.returncode}:\n{done.stdout}"
         return done.stdout
 
+    def gan(self, *arguments: str, code: int = 0, **environment: str) -> str:
+        """`gan` of the code here."""
+        return self.run("python", "-m", "pipeline.cli", *arguments, code=code, **environment)
+
+    def commit(self, message: str) -> None:
+        self.run("git", "add", "--all")
+        self.run("git", "commit", "--quiet", f"--message={message}")
+
     def set(self, **params: Any) -> None:
         """Change keys of params.yaml, comments kept; `train__lr_g` for train.lr_g."""
         path, yaml = self.root / "params.yaml", YAML()
@@ -119,11 +127,26 @@ def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     workspace = Workspace(root)
     workspace.set(**{key.replace(".", "__"): value for key, value in TINY.items()})
     workspace.run("git", "init", "--quiet", "--initial-branch=main")
-    workspace.run("git", "add", "--all")
-    workspace.run("git", "commit", "--quiet", "--message=start")
+    workspace.commit("start")
     workspace.run("dvc", "repro")
-    workspace.run("git", "add", "--all")
-    workspace.run("git", "commit", "--quiet", "--message=reproduced")
+    workspace.commit("reproduced")
+    return workspace
+
+
+@pytest.fixture(scope="session")
+def registered(reproduced: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """Two trainings, each promoted: version 2 is the champion. Shared: copy it before changing it.
+
+    So short a training is no good one, hence the force.
+    """
+    root = tmp_path_factory.mktemp("registered") / "project"
+    shutil.copytree(reproduced.root, root, symlinks=True)
+    workspace = Workspace(root)
+    workspace.gan("promote", "--force", "--why", "the first")
+    workspace.set(train__steps=60)
+    workspace.run("dvc", "repro")
+    workspace.commit("longer")
+    workspace.gan("promote", "--force", "--why", "trained longer")
     return workspace
 
 
