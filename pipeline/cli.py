@@ -152,7 +152,20 @@ def ui(host: str, port: int) -> None:
 @click.option(
     "--reject", is_flag=True, help="Keep the samples that the discriminator takes for real."
 )
-@click.option("--out", default=Path("samples"), type=click.Path(path_type=Path), show_default=True)
+@click.option(
+    "--c2pa",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    nargs=2,
+    metavar="CERTIFICATES KEY",
+    help="Sign the grid or the archive; needs the extra c2pa.",
+)
+@click.option(
+    "--out",
+    default=Path("samples"),
+    type=click.Path(path_type=Path),
+    show_default=True,
+    help="A folder; NAME.zip: an archive of all; with --grid also NAME.png.",
+)
 def sample(
     n: int,
     seed: int,
@@ -162,6 +175,7 @@ def sample(
     as_grid: bool,
     truncation: float,
     reject: bool,
+    c2pa: tuple[Path, Path] | None,
     out: Path,
 ) -> None:
     """Write images from the trained generator as PNG files; points as a CSV file or a plot.
@@ -170,8 +184,16 @@ def sample(
     of all lies beside them and in the run. --reject needs the discriminator that the training kept
     beside the generator, and the prepared data, by whose val split it is calibrated.
     """
-    from pipeline.registry import samples
+    from pipeline.registry import credentials, samples
 
+    archive = out.suffix == samples.ARCHIVE
+    if archive and as_grid:
+        raise click.UsageError("give --grid or an archive, not both")
+    if c2pa and not (archive or as_grid):
+        raise click.UsageError("--c2pa signs a --grid or an archive (--out NAME.zip)")
+    signing = credentials.Signing(*c2pa) if c2pa else None
+    if signing is not None:
+        credentials.check(signing)
     if model.startswith("models:/"):
         if reject:
             raise click.UsageError("--reject needs the discriminator, which no package holds")
@@ -189,10 +211,12 @@ def sample(
         if share is not None:
             click.echo(f"{share:.1%} of the samples drawn were accepted", err=True)
     if batch.samples.ndim == 2:
+        if archive or signing is not None:
+            raise click.UsageError("points are neither signed nor put into an archive")
         path = out / f"seed{seed}.{'png' if as_grid else 'csv'}"
         _write_points(path, batch.samples)
     else:
-        path = samples.write(batch, out, as_grid=as_grid)
+        path = samples.write(batch, out, as_grid=as_grid, signing=signing)
     click.echo(f"{n} {'points' if batch.samples.ndim == 2 else 'images'} in {path}")
 
 
@@ -502,15 +526,26 @@ def trace(image: Path, as_json: bool) -> None:
     """Say which model, seed and index made an image, and prove it by making it again.
 
     By its metadata or, where that was stripped, by the manifests in the store. Exit code 1 where
-    the image is not what it says, or nothing is known of it.
+    the image is not what it says, its C2PA signature does not hold, or nothing is known of it. Of
+    an archive (NAME.zip) the signature alone is checked.
     """
+    from dataclasses import asdict
+
     from pipeline.config import load_params
-    from pipeline.registry import promote, show
+    from pipeline.errors import UserError
+    from pipeline.registry import credentials, promote, show
     from pipeline.registry import trace as tracing
 
+    if image.suffix == ".zip":
+        found = credentials.read(image)
+        if found is None:
+            raise UserError(f"{image} is not signed; each image in it says where it came from")
+        click.echo(json.dumps(asdict(found)) if as_json else f"{image}: {show.signature(found)}")
+        sys.exit(0 if found.valid else 1)
     traced = tracing.trace(promote.ready(load_params()), image)
     click.echo(tracing.to_json(traced) if as_json else show.traced(image, traced))
-    sys.exit(0 if traced.proved else 1)
+    signed_well = traced.credentials is None or traced.credentials.valid
+    sys.exit(0 if traced.proved and signed_well else 1)
 
 
 @gan.command()

@@ -20,6 +20,15 @@ def test_wrong_usage_is_exit_code_two() -> None:
     assert CliRunner().invoke(gan, ["sample", "-n", "0"]).exit_code == 2
 
 
+def test_what_is_signed_is_a_grid_or_an_archive() -> None:
+    key = ["--c2pa", __file__, __file__]
+    result = CliRunner().invoke(gan, ["sample", *key])
+    assert result.exit_code == 2
+    assert "--out NAME.zip" in result.output
+    both = CliRunner().invoke(gan, ["sample", "--grid", "--out", "x.zip"])
+    assert (both.exit_code, "not both" in both.output) == (2, True)
+
+
 def test_schema_prints_json_that_names_every_section() -> None:
     schema = json.loads(CliRunner().invoke(gan, ["schema"]).output)
     assert schema["required"] == list(config.Params.model_fields)

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +20,7 @@ import numpy as np
 
 from pipeline import files, grids
 from pipeline.networks.build import load_generator
-from pipeline.registry import fresh, package, provenance
+from pipeline.registry import credentials, fresh, package, provenance
 from pipeline.registry.provenance import Origin
 from pipeline.sampling import requested_labels, sample_images
 from pipeline.tracking import deliver, models, runs, store
@@ -27,6 +31,7 @@ MANIFEST = "manifest.json"
 FOLDER = "samples"  # the artifact folder of a run's manifests
 TAG = "has_samples"
 COLUMNS = 10
+ARCHIVE = ".zip"
 
 
 @dataclass(frozen=True)
@@ -112,37 +117,81 @@ def of_model(
     return Batch(samples, origin, config["train_key"])
 
 
-def write(batch: Batch, out: Path, *, as_grid: bool) -> Path:
+def write(
+    batch: Batch, out: Path, *, as_grid: bool, signing: credentials.Signing | None = None
+) -> Path:
     """Write a PNG an image, or one grid of all; and the manifest. Returns where they are.
 
-    A grid goes to `out` where that is a .png file, else to grid.png in it.
+    A grid goes to `out` where that is a .png file, else to grid.png in it. Where `out` is a .zip
+    file, the images and the manifest are in it. Grids and archives are signed where `signing` says
+    with what.
     """
     samples = batch.samples
     entries = []
+    if out.suffix == ARCHIVE:
+        return _write_archive(batch, out, signing)
     if as_grid:
         path = out if out.suffix == ".png" else out / "grid.png"
         scale = max(1, 64 // samples.shape[1])
         picture = grids.grid(samples, min(len(samples), COLUMNS))
         picture = picture.repeat(scale, axis=0).repeat(scale, axis=1)
-        entries.append(_write(path, picture, dataclasses.replace(batch.origin, scale=scale)))
+        origin = dataclasses.replace(batch.origin, scale=scale)
+        entries.append(_write(path, picture, origin, signing))
         manifest = path.with_suffix(".json")
     else:
         path = out
-        for i, image in enumerate(samples):
-            origin = dataclasses.replace(batch.origin, index=i)
-            name = f"seed{origin.seed}_{i:05d}.png"
-            entries.append(_write(out / name, image, origin))
+        for image, origin in zip(samples, _origins(batch), strict=True):
+            entries.append(_write(out / _name(origin), image, origin))
         manifest = out / MANIFEST
-    files.write_json(
-        manifest,
-        {**dataclasses.asdict(batch.origin), "train_key": batch.train_key, "files": entries},
-    )
+    files.write_json(manifest, _manifest(batch, entries))
     _log(manifest, batch)
     return path
 
 
-def _write(path: Path, picture: np.ndarray, origin: Origin) -> dict[str, Any]:
+def _write_archive(batch: Batch, out: Path, signing: credentials.Signing | None) -> Path:
+    """The images and their manifest in one file; the manifest is beside it, too."""
+    with tempfile.TemporaryDirectory() as scratch:
+        inner = Path(scratch)
+        entries = [
+            _write(inner / _name(origin), image, origin)
+            for image, origin in zip(batch.samples, _origins(batch), strict=True)
+        ]
+        files.write_json(inner / MANIFEST, _manifest(batch, entries))
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(out, "w") as archive:  # PNGs are compressed
+            for path in sorted(inner.iterdir()):
+                entry = zipfile.ZipInfo(path.name)  # the same content is the same file
+                archive.writestr(entry, path.read_bytes())
+        manifest = out.with_suffix(".json")
+        shutil.copyfile(inner / MANIFEST, manifest)
+    if signing is not None:
+        credentials.sign(out, signing, batch.origin)
+    _log(manifest, batch)
+    return out
+
+
+def _origins(batch: Batch) -> Iterator[Origin]:
+    for i in range(len(batch.samples)):
+        yield dataclasses.replace(batch.origin, index=i)
+
+
+def _name(origin: Origin) -> str:
+    return f"seed{origin.seed}_{origin.index:05d}.png"
+
+
+def _manifest(batch: Batch, entries: list[dict[str, Any]]) -> dict[str, Any]:
+    return {**dataclasses.asdict(batch.origin), "train_key": batch.train_key, "files": entries}
+
+
+def _write(
+    path: Path,
+    picture: np.ndarray,
+    origin: Origin,
+    signing: credentials.Signing | None = None,
+) -> dict[str, Any]:
     files.write_bytes(path, provenance.png(picture, origin))
+    if signing is not None:
+        credentials.sign(path, signing, origin)
     return {
         "name": path.name,
         "index": origin.index,

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pipeline.registry.credentials import Credentials
 from pipeline.registry.lineage import Origin
 from pipeline.registry.promote import Outcome
 from pipeline.registry.trace import Traced
@@ -72,7 +73,16 @@ def traced(image: Path, result: Traced) -> str:
     lines.append(
         f"  {'proved' if result.proved else 'NOT PROVED'}     {result.text} ({result.model})"
     )
+    if result.credentials:
+        lines.append(f"  signature  {signature(result.credentials)}")
     return "\n".join(lines)
+
+
+def signature(found: Credentials) -> str:
+    """What content credentials say."""
+    if found.valid:
+        return f"by {found.signer}; nothing was changed since"
+    return f"BROKEN: {'; '.join(found.problems)}"
 
 
 def _sentence(result: Outcome) -> str:

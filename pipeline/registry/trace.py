@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import tempfile
@@ -13,7 +14,8 @@ import numpy as np
 
 from pipeline import files, grids, paths
 from pipeline.errors import UserError
-from pipeline.registry import fresh, package, provenance, samples
+from pipeline.registry import credentials, fresh, package, provenance, samples
+from pipeline.registry.credentials import Credentials
 from pipeline.registry.provenance import Origin
 from pipeline.tracking import models
 
@@ -25,7 +27,8 @@ if TYPE_CHECKING:
 class Traced:
     """`found_by`: metadata or pixels. `proved`: made again, the pixels are the same.
 
-    `model` is what made it again: a version, or a folder.
+    `model` is what made it again: a version, or a folder. `credentials`: what C2PA's say, where the
+    image has any and c2pa-python is here.
     """
 
     origin: Origin
@@ -33,6 +36,7 @@ class Traced:
     model: str
     proved: bool
     text: str
+    credentials: Credentials | None = None
 
 
 def trace(client: MlflowClient, image: Path) -> Traced:
@@ -50,11 +54,16 @@ def trace(client: MlflowClient, image: Path) -> Traced:
         again = make()
         same = again.shape == picture.shape and bool(np.array_equal(again, picture))
         text = "made again, pixel for pixel" if same else _difference(again, picture)
-        return Traced(origin, found_by, model, same, text)
+        return Traced(origin, found_by, model, same, text, _credentials(image))
     raise UserError(
         f"{image} says that it is of weights {origin.weights[:12]}, which neither a registered "
         f"version nor {paths.GENERATOR} has"
     )
+
+
+def _credentials(image: Path) -> Credentials | None:
+    known = image.suffix in credentials.FORMATS and credentials.has_library()
+    return credentials.read(image) if known else None
 
 
 def origin_of(image: Path) -> Origin | None:
@@ -162,4 +171,4 @@ def _hex(text: str) -> str:
 
 
 def to_json(traced: Traced) -> str:
-    return json.dumps({**vars(traced), "origin": vars(traced.origin)}, indent=2)
+    return json.dumps(dataclasses.asdict(traced), indent=2)
