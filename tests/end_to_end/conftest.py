@@ -66,6 +66,11 @@ class Workspace:
         assert done.returncode == code, f"{command} exited with {done.returncode}:\n{done.stdout}"
         return done.stdout
 
+    def copy(self, root: Path) -> Workspace:
+        """DVC's cache and the MLflow store included; what it logs, the two share."""
+        shutil.copytree(self.root, root, symlinks=True)
+        return Workspace(root)
+
     def gan(self, *arguments: str, code: int = 0, **environment: str) -> str:
         """`gan` of the code here."""
         return self.run("python", "-m", "pipeline.cli", *arguments, code=code, **environment)
@@ -139,9 +144,7 @@ def registered(reproduced: Workspace, tmp_path_factory: pytest.TempPathFactory) 
 
     So short a training is no good one, hence the force.
     """
-    root = tmp_path_factory.mktemp("registered") / "project"
-    shutil.copytree(reproduced.root, root, symlinks=True)
-    workspace = Workspace(root)
+    workspace = reproduced.copy(tmp_path_factory.mktemp("registered") / "project")
     workspace.gan("promote", "--force", "--why", "the first")
     workspace.set(train__steps=60)
     workspace.run("dvc", "repro")
@@ -153,7 +156,5 @@ def registered(reproduced: Workspace, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture
 def workspace(reproduced: Workspace, tmp_path: Path) -> Iterator[Workspace]:
     """A copy of its own, DVC's cache and the MLflow store included."""
-    root = tmp_path / "project"
-    shutil.copytree(reproduced.root, root, symlinks=True)
-    yield Workspace(root)
-    shutil.rmtree(root)
+    yield reproduced.copy(tmp_path / "project")
+    shutil.rmtree(tmp_path / "project")
