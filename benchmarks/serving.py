@@ -4,8 +4,9 @@
 
 Each round asks the server, the packaged model in this process (`predict`) and the bare network, one
 after the other, so that what else runs on the machine hits all alike. Overhead is the median of
-server less `predict` of the same round: HTTP, JSON, validation, the event loop. `--docs` writes the
-table into docs/registry.md.
+server less `predict` of the same round: HTTP, JSON, validation, the event loop. On a machine that
+does other work it is mostly waiting for a core, so the processors' time is measured too: the
+server's, all its threads, less that of `predict`. `--docs` writes the table into docs/registry.md.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import torch
 
 from pipeline import lineage, paths
@@ -33,6 +35,7 @@ from pipeline.sampling import latents, to_uint8
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs" / "registry.md"
+WARM_UP = 5  # rounds
 CASES = {"1 PNG": (1, "png"), "64 PNGs": (64, "png"), "64 as arrays": (64, "arrays")}
 SERVER = """
 import sys
@@ -72,7 +75,7 @@ def main() -> None:
             assert process.stdout is not None
             line = process.stdout.readline()
             port = int(re.search(r":(\d+)/", line)[1])  # type: ignore[index]
-            rows = [measure(name, model, port, given.rounds) for name in CASES]
+            rows = [measure(name, model, port, process.pid, given.rounds) for name in CASES]
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait()
@@ -85,8 +88,15 @@ def main() -> None:
         DOCS.write_text(pattern.sub(lambda _: block, whole, count=1), encoding="utf-8")
 
 
-def measure(name: str, model, port: int, rounds: int) -> dict[str, float | str]:
-    """Median milliseconds of each way, and of the server's overhead."""
+def cpu_seconds(pid: int) -> float:
+    """Of a process and those that it started."""
+    parent = psutil.Process(pid)
+    times = [x.cpu_times() for x in (parent, *parent.children(recursive=True))]
+    return sum(x.user + x.system for x in times)
+
+
+def measure(name: str, model, port: int, pid: int, rounds: int) -> dict[str, float | str]:
+    """Median milliseconds of each way, and of the server's overhead; its mean in CPU time."""
     n, form = CASES[name]
     connection = http.client.HTTPConnection("127.0.0.1", port)
     body = json.dumps({"inputs": [{"n": n, "seed": 0, "format": form}]})
@@ -115,15 +125,27 @@ def measure(name: str, model, port: int, rounds: int) -> dict[str, float | str]:
         "module": plain,
     }
     times: dict[str, list[float]] = {way: [] for way in ways}
-    for i in range(rounds + 5):
+    of_predict = of_server = 0.0
+    for i in range(rounds + WARM_UP):
+        if i == WARM_UP:
+            of_predict, of_server = 0.0, cpu_seconds(pid)
         for way, call in ways.items():
-            began = time.perf_counter()
+            began, began_cpu = time.perf_counter(), time.process_time()
             call()
-            if i >= 5:
+            if way == "predict":
+                of_predict += time.process_time() - began_cpu
+            if i >= WARM_UP:
                 times[way].append(1000 * (time.perf_counter() - began))
+    of_server = cpu_seconds(pid) - of_server
     extra = [a - b for a, b in zip(times["server"], times["predict"], strict=True)]
     medians = {way: statistics.median(values) for way, values in times.items()}
-    return {"name": name, "n": n, **medians, "overhead": statistics.median(extra)}
+    return {
+        "name": name,
+        "n": n,
+        **medians,
+        "overhead": statistics.median(extra),
+        "cpu": 1000 * (of_server - of_predict) / rounds,
+    }
 
 
 def table(rows: list[dict], config: dict, rounds: int) -> str:
@@ -133,13 +155,15 @@ def table(rows: list[dict], config: dict, rounds: int) -> str:
         f"{torch.get_num_threads()} torch thread(s) here; {lineage.processor()}, load "
         f"{os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; medians of {rounds}:",
         "",
-        "| | bare network | `predict` | server | server's overhead | images/s, server | bare |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| | bare network | `predict` | server | server's overhead | of it CPU time | "
+        "images/s, server | bare |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
         lines.append(
             f"| {row['name']} | {row['module']:.1f} ms | {row['predict']:.1f} ms | "
             f"{row['server']:.1f} ms | {row['overhead']:.1f} ms | "
+            f"{row['cpu']:.1f} ms | "
             f"{1000 * row['n'] / row['server']:,.0f} | {1000 * row['n'] / row['module']:,.0f} |"
         )
     return "\n".join(lines)

@@ -18,6 +18,7 @@ from pipeline.evaluated import Evaluated, Samples
 from pipeline.metrics import frechet, memorization
 from pipeline.metrics.frechet import Difference
 from pipeline.metrics.per_class import FEWEST
+from pipeline.registry import nearer
 
 MOST_CLASSES = 100  # of more, each has too few images for a distance of its own
 CLASS_RESAMPLES = 50
@@ -90,7 +91,7 @@ def decide(
 ) -> Decision:
     """Every condition of the gate. `problems`: why the challenger is not valid, if it is not.
 
-    `families` of paired differences: those of the distance and of the neighbours are needed.
+    `families` of paired differences: those of the neighbours are needed.
 
     Both must have their samples. A first model has no champion to be better than.
     """
@@ -104,6 +105,7 @@ def decide(
         differences = compare.paired_differences(
             champion, challenger, champion.samples, challenger.samples, families=families
         )
+        differences |= nearer_than(challenger.samples, champion.samples, inception="fid" in metrics)
         conditions += [
             _better(differences, margins),
             *(_not_inferior(key, differences, margins) for key in ("coverage", "recall")),
@@ -117,18 +119,34 @@ def decide(
     return Decision(conditions, _figures(metrics, of_champion, differences))
 
 
+def nearer_than(
+    challenger: Samples, champion: Samples, *, inception: bool
+) -> dict[str, Difference]:
+    """The difference of `fid`, or of `fd`."""
+    reference = _reference(challenger)
+    with evaluation.single_threaded():
+        found = nearer.difference(
+            challenger, champion, reference.groups, biased=inception, seed=SEED
+        )
+    return {"fid" if inception else "fd": found}
+
+
+def _reference(samples: Samples) -> evaluation.Reference:
+    return evaluation.build_reference(
+        samples.real_features,
+        samples.real_logits,
+        samples.data["splits"]["train"]["class_counts"],
+        evaluation.benchmark_of(samples.data),
+    )
+
+
 def worst_class(challenger: Samples, champion: Samples, *, seed: int = SEED) -> Difference | None:
     """The distance of the challenger's worst class less that of the champion's, debiased.
 
     Classes are those asked for, else those that the extractor sees. None where no class, or more
     than 100, have ten images on every side.
     """
-    reference = evaluation.build_reference(
-        challenger.real_features,
-        challenger.real_logits,
-        challenger.data["splits"]["train"]["class_counts"],
-        evaluation.benchmark_of(challenger.data),
-    )
+    reference = _reference(challenger)
 
     def groups(samples: Samples) -> np.ndarray:
         if samples.labels is not None:
