@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,34 +36,35 @@ def not_installed(what: str, packages: str) -> NoReturn:
 
 
 @contextlib.contextmanager
-def postgresql(folder: Path) -> Iterator[str]:
-    """A PostgreSQL server of its own in `folder`; yields the URL of an empty database.
+def postgresql() -> Iterator[str]:
+    """A PostgreSQL server of its own; yields the URL of an empty database.
+
+    Not in pytest's folders, which are for their owner only, and made so again by each pytest that
+    starts beside this one: the server, which runs as another user, would not find its files.
 
     Skips the test where Debian's package postgresql is not installed; CI installs it.
     """
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     if not found:
         not_installed("PostgreSQL", "postgresql")
-    binaries, data, port = found[-1], folder / "postgresql", free_port()
-    data.mkdir(parents=True)
+    binaries, port = found[-1], free_port()
+    data = Path(tempfile.mkdtemp(prefix="gan-postgresql-"))
     # It refuses to run as root; the package brings a user for it.
     command: list[str] = []
     if os.geteuid() == 0:
         command = ["runuser", "-u", "postgres", "--"]
         shutil.chown(data, "postgres")
-        for parent in data.parents:  # pytest's folders are for their owner only
-            if parent.owner() == "root" and parent != Path("/"):
-                parent.chmod(parent.stat().st_mode | 0o011)
     options = f"-p {port} -k {data} -c listen_addresses=127.0.0.1 -c fsync=off"
     control = [*command, str(binaries / "pg_ctl"), "-D", str(data / "db"), "-w", "-s"]
     run = {"check": True, "stdout": subprocess.DEVNULL, "cwd": data}
     initialise = ["initdb", "-D", str(data / "db"), "-A", "trust", "-U", "gan", "--no-sync"]
-    subprocess.run([*command, str(binaries / initialise[0]), *initialise[1:]], **run)
-    subprocess.run([*control, "-l", str(data / "log"), "-o", options, "start"], **run)
     try:
+        subprocess.run([*command, str(binaries / initialise[0]), *initialise[1:]], **run)
+        subprocess.run([*control, "-l", str(data / "log"), "-o", options, "start"], **run)
         yield f"postgresql://gan@127.0.0.1:{port}/postgres"
     finally:
-        subprocess.run([*control, "-m", "immediate", "stop"], **run)
+        subprocess.run([*control, "-m", "immediate", "stop"], **(run | {"check": False}))
+        shutil.rmtree(data, ignore_errors=True)
 
 
 @contextlib.contextmanager

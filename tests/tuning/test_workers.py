@@ -10,7 +10,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -42,11 +41,11 @@ TRIALS = 6
 
 
 @pytest.fixture(params=["journal", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def url(request: pytest.FixtureRequest) -> Iterator[str]:
     if request.param == "journal":
         yield "studies.log"
     else:
-        with postgresql(tmp_path) as found:
+        with postgresql() as found:
             yield found
 
 

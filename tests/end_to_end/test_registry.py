@@ -1,0 +1,136 @@
+"""From a trained run to a served model, by the commands that a user types."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import re
+import shutil
+import signal
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from .conftest import Workspace
+
+pytestmark = pytest.mark.slow
+NAME = "gan-mnist5k"
+CHAMPION = f"models:/{NAME}@champion"
+
+
+@contextlib.contextmanager
+def serving(workspace: Workspace, log: Path, **environment: str) -> Iterator[str]:
+    """`gan serve` in the workspace; yields the address of its requests."""
+    with log.open("w") as said:
+        process = subprocess.Popen(
+            ["python", "-m", "pipeline.cli", "serve", "--port", "0"],
+            cwd=workspace.root,
+            env=workspace.environment | environment,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+        )
+    assert process.stdout is not None
+    try:
+        told = re.search(r"http://\S+/invocations", process.stdout.readline())
+        assert told, log.read_text()
+        yield told[0]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+        process.stdout.close()
+
+
+def as_json(output: str) -> Any:
+    """What a command prints at its end, after what it says while it works."""
+    start = re.search(r"^[\[{]$", output, re.MULTILINE)
+    assert start, output
+    return json.loads(output[start.start() :])
+
+
+def ask(address: str, **row: object) -> dict:
+    request = urllib.request.Request(
+        address,
+        data=json.dumps({"inputs": [row]}).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=120) as answer:
+        (prediction,) = json.load(answer)["predictions"]
+    return prediction
+
+
+@pytest.fixture
+def copy(registered: Workspace, tmp_path: Path) -> Iterator[Workspace]:
+    yield registered.copy(tmp_path / "project")
+    shutil.rmtree(tmp_path / "project")
+
+
+def test_every_link_of_the_champion_holds(registered: Workspace) -> None:
+    (found,) = as_json(registered.gan("verify", CHAMPION, "--json"))
+    states = {link["name"]: link["state"] for link in found["links"]}
+    assert set(states.values()) == {"ok"}, states
+    training = [run for run in registered.runs() if run["stage"] == "train"]
+    for name in (training[0]["name"], training[0]["tags"]["train_key"][:12]):
+        assert f"models:/{NAME}/1" in registered.gan("verify", name)
+
+
+def test_a_link_that_broke_is_named(copy: Workspace) -> None:
+    array = copy.root / "data/prepared/train.npy"
+    content = bytearray(array.read_bytes())
+    content[-1] ^= 1
+    array.unlink()  # DVC may have linked it to its cache
+    array.write_bytes(content)
+    output = copy.gan("verify", CHAMPION, code=1)
+    (line,) = (line for line in output.splitlines() if "broken" in line)
+    assert "train" in line
+    assert "data" in line
+
+
+def test_served_and_sampled_images_are_traced(copy: Workspace, tmp_path: Path) -> None:
+    copy.gan("sample", "--model", CHAMPION, "-n", "2", "--seed", "5", "--out", "out")
+    traced = as_json(copy.gan("trace", "out/seed5_00001.png", "--json"))
+    assert (traced["proved"], traced["found_by"]) == (True, "metadata")
+    assert traced["origin"]["model"] == f"{NAME}/2"
+    with serving(copy, tmp_path / "serve.log") as address:
+        answer = ask(address, n=2, seed=5)
+    assert answer["model"] == f"{NAME}/2"
+    served = copy.root / "served.png"
+    served.write_bytes(base64.b64decode(answer["images"][1]))
+    traced = as_json(copy.gan("trace", "served.png", "--json"))
+    assert (traced["proved"], traced["origin"]["index"]) == (True, 1)
+    # Without its metadata the sampled one is found by the manifest that its run has.
+    with Image.open(copy.root / "out/seed5_00001.png") as image:
+        Image.fromarray(np.asarray(image)).save(copy.root / "bare.png")
+    traced = as_json(copy.gan("trace", "bare.png", "--json"))
+    assert (traced["proved"], traced["found_by"]) == (True, "pixels")
+
+
+def test_a_rollback_is_served_next_and_recorded(copy: Workspace) -> None:
+    assert f"models:/{NAME}/1 is the champion again" in copy.gan("rollback")
+    copy.gan("sample", "--model", CHAMPION, "-n", "1", "--out", "out")
+    traced = as_json(copy.gan("trace", "out/seed0_00000.png", "--json"))
+    assert traced["origin"]["model"] == f"{NAME}/1"
+    assert "nothing to go back to" in copy.gan("rollback", code=1)
+
+
+def test_a_registered_model_is_trained_again_bit_for_bit(registered: Workspace) -> None:
+    told = as_json(registered.gan("reproduce", CHAMPION, "--json"))
+    assert told["verdict"] == "identical"
+
+
+def test_what_was_trained_with_untracked_code_is_not_reproduced(copy: Workspace) -> None:
+    (copy.root / "pipeline/losses_of_mine.py").write_text("WEIGHT = 2\n")
+    copy.set(seed=1)
+    copy.run("dvc", "repro", "evaluate")
+    told = as_json(copy.gan("promote", "--challenger", "--json"))
+    output = copy.gan("reproduce", told["uri"], code=1)
+    assert "code that git did not track" in output
+    assert "pipeline/losses_of_mine.py" in output
+    assert "untracked" in copy.gan("verify", told["uri"], code=1)
