@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -72,6 +73,42 @@ def test_two_processes_give_every_stage_its_files(workspace: Workspace) -> None:
     assert (workspace.root / "reports/evaluation/samples.png").is_file()
     newest = [run for run in workspace.runs() if run["stage"] == "train"][-1]
     assert newest["status"] == "FINISHED"
+
+
+@pytest.mark.slow
+def test_two_machines_train_as_one_by_torchruns_own_flags(workspace: Workspace) -> None:
+    """Two launchers that share nothing but the network, each in a copy of its own."""
+    one = load_file(workspace.root / WEIGHTS)
+    (workspace.root / WEIGHTS).unlink()
+    other = Workspace(workspace.root.with_name("other-machine"))
+    shutil.copytree(workspace.root, other.root)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    machines = [
+        subprocess.Popen(
+            [
+                "torchrun",
+                *("--nnodes", "2", "--nproc-per-node", "1", "--local-addr", "127.0.0.1"),
+                *("--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}"),
+                *("-m", "pipeline.stages.train"),
+            ],
+            cwd=machine.root,
+            env={**machine.environment, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for machine in (workspace, other)
+    ]
+    outputs = [machine.communicate(timeout=180)[0] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], "\n".join(outputs)
+    # Which of them became the first process is the rendezvous' choice; it alone writes.
+    written = [m.root / WEIGHTS for m in (workspace, other) if (m.root / WEIGHTS).exists()]
+    assert len(written) == 1
+    together = load_file(written[0])
+    for name, weights in one.items():
+        np.testing.assert_allclose(together[name], weights, rtol=0.05, atol=0.01, err_msg=name)
 
 
 @pytest.mark.slow

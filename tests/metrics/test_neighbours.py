@@ -151,16 +151,22 @@ def _clusters(n: int, rng: np.random.Generator, first: int = 0) -> np.ndarray:
     return centres[rng.integers(first, 4, n)] + rng.normal(size=(n, 6))
 
 
-def test_intervals_cover_the_mean_figure_at_about_their_rate(rng):
-    draws = 200
+def _many_dimensions(n: int, rng: np.random.Generator, first: int = 0) -> np.ndarray:
+    """(n, 64): where balls hold ever more points than they should, density varies most."""
+    return (0.95 if first else 1.0) * rng.normal(size=(n, 64))
+
+
+@pytest.mark.parametrize("draw", [_clusters, _many_dimensions])
+def test_intervals_cover_the_mean_figure_at_about_their_rate(draw, rng):
+    draws = 400
     ends = []
     for seed in range(draws):
-        real, fake = _clusters(200, rng), _clusters(200, rng, first=1)
+        real, fake = draw(200, rng), draw(200, rng, first=1)
         ends.append(neighbours.precision_recall_intervals(real, fake, seed=seed))
     for name in neighbours.FIGURES:
         truth = np.mean([e[name] for e in ends])
         held = [e[f"{name}_ci_low"] <= truth <= e[f"{name}_ci_high"] for e in ends]
-        assert 0.89 <= np.mean(held) <= 0.995, name
+        assert 0.92 <= np.mean(held) <= 0.995, name
 
 
 def test_intervals_hold_the_figures_and_stay_within_their_bounds(rng):
