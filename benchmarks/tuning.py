@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import datetime
 import logging
 import math
 import subprocess
@@ -30,6 +31,7 @@ import torch
 
 from pipeline import config, errors, files, lineage, logs, paths, presets
 from pipeline.benchmark import runs
+from pipeline.benchmark.tables import processor
 from pipeline.training import callbacks, devices, recipe
 from pipeline.training.collapse import signs
 from pipeline.training.monitor import Monitor
@@ -254,9 +256,9 @@ def gain(tuner: dict[int, dict[str, Any]], other: dict[int, dict[str, Any]], arm
 
 
 def page(rows: list[dict[str, Any]], seeds: int, trials: int) -> str:
-    from pipeline.benchmark.tables import processor
-
     commits = sorted({r["commit"] for r in rows})
+    dates = sorted({r["date"] for r in rows})
+    machines = sorted({r["machine"] for r in rows})
     return "\n".join(
         [
             "# Does the search work?",
@@ -264,7 +266,8 @@ def page(rows: list[dict[str, Any]], seeds: int, trials: int) -> str:
             "`python benchmarks/tuning.py --out docs/tuning_benchmark.md` writes this page; its "
             "docstring says what the arms are. "
             f"{trials} trials' work a search, finals and a last training on top; `today` spends "
-            f"as much. {processor()}, one thread; commits {', '.join(commits)}.",
+            f"as much. {', '.join(dates)}; {'; '.join(machines)}, one thread, beside other work; "
+            f"commits {', '.join(commits)}.",
             "",
             *(
                 line
@@ -312,6 +315,7 @@ def main() -> None:
         with project(values):
             found = run(problem, arm, values)
         about = {"problem": problem, "arm": arm, "seed": seed, "key": own, "commit": commit}
+        about |= {"date": str(datetime.date.today()), "machine": processor()}
         rows.append({**about, **found})
         files.write_json(path, rows)
         print(problem, arm, seed, found["value"], found["collapsed"], found["seconds"], flush=True)

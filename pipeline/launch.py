@@ -3,7 +3,7 @@
 `python -m pipeline.stages.train` starts them itself, with torchrun's own launcher. On several
 machines start the stage by torchrun on each of them, whose numbers then count:
 
-    torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint HOST:PORT \\
+    torchrun --nnodes 2 --nproc-per-node 4 --node-rank 0 --master-addr FIRST --master-port 29500 \\
         -m pipeline.stages.train
 """
 

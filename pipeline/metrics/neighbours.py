@@ -48,7 +48,7 @@ def _figures(real: np.ndarray, fake: np.ndarray, *, k: int, k_density: int) -> d
         recalled[rows] |= (squares <= fake_radii[columns]).any(axis=1)
         if k_density < k:
             inside = squares <= density_radii[rows, None]
-        balls += np.count_nonzero(inside)
+        balls += int(np.count_nonzero(inside))
     return {
         "precision": float(near.mean()),
         "recall": float(recalled.mean()),
