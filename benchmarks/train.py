@@ -1,10 +1,11 @@
 """Images a second of the training loop against torch-mimicry's and the PyTorch DCGAN example's.
 
 The same networks, batch and images for each: mimicry's DCGAN-32 and SNGAN-32 by its own training
-steps and by this loop; the DCGAN example's networks at 64 pixels by the usual tutorial loop, which
-is written anew here, and by this loop. Each contender is a process of its own with a share of the
-steps in turn, so that what else runs on the machine falls on all alike; ratios are medians over the
-rounds. This loop also keeps a moving average of G, which the others do not.
+steps and by this loop, SNGAN's D there made of the pipeline's own blocks; the DCGAN example's
+networks at 64 pixels by the usual tutorial loop, which is written anew here, and by this loop. Each
+contender is a process of its own with a share of the steps in turn, so that what else runs on the
+machine falls on all alike; ratios are medians over the rounds. This loop also keeps a moving
+average of G, which the others do not.
 
 mimicry is installed without its dependencies (its package imports TensorFlow, which no training
 step needs) into a folder of the benchmark's own, .cache/benchmarks/mimicry, and only its networks
@@ -38,7 +39,9 @@ from torch import Tensor, nn
 
 from pipeline import paths
 from pipeline.losses import LOSSES
+from pipeline.networks import heads
 from pipeline.networks.heads import Verdict
+from pipeline.networks.resnet import Down
 from pipeline.training import devices, loop
 from pipeline.training.balance import Fixed
 from pipeline.training.optimizers import OPTIMIZERS
@@ -94,6 +97,32 @@ def mimicry_networks(name: str) -> tuple[nn.Module, nn.Module]:
     from torch_mimicry.nets.sngan import sngan_32
 
     return sngan_32.SNGANGenerator32(), sngan_32.SNGANDiscriminator32()
+
+
+def sngan_discriminator(width: int = 128) -> nn.Module:
+    """mimicry's SNGAN discriminator of 32 pixels, made of the pipeline's blocks.
+
+    The same layers, whose weights have the same shapes; a convolution and the halving after it are
+    computed as one. (mimicry's generator doubles bilinearly, the pipeline's by repeated pixels:
+    both contenders have mimicry's.)
+    """
+    norm = heads.normalised(True)
+    ends = [(3, width), *[(width, width)] * 3]
+    blocks = [
+        Down(n_in, n_out, norm, first=i == 0, halves=i < 2) for i, (n_in, n_out) in enumerate(ends)
+    ]
+    return nn.Sequential(*blocks, nn.ReLU(), Sums(), norm(nn.Linear(width, 1)))
+
+
+class Sums(nn.Module):
+    """Maps (N, C, H, W) -> (N, C)."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps.sum(dim=(2, 3))
+
+
+def shapes(module: nn.Module) -> list[torch.Size]:
+    return sorted(parameter.shape for parameter in module.parameters())
 
 
 def example_networks(latent_dim: int = 100, width: int = 64) -> tuple[nn.Module, nn.Module]:
@@ -216,6 +245,9 @@ def ours(network: str, batch_size: int, device: torch.device, precision: torch.d
     _, side, n_dis = NETWORKS[network]
     example = network == "example"
     g, d = example_networks() if example else mimicry_networks(network)
+    if network == "sngan":
+        theirs, d = d, sngan_discriminator()
+        assert shapes(d) == shapes(theirs)
     for module in (g, d):
         module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     betas = [0.5, 0.999] if example else BETAS

@@ -16,7 +16,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.networks import heads
-from pipeline.networks.scales import doubled, halved, sides, widths
+from pipeline.networks.scales import (
+    conv_of_doubled,
+    doubled,
+    halved,
+    halved_conv,
+    sides,
+    widths,
+)
 
 MOST = 8  # times `width`: channels of the coarsest maps
 
@@ -63,8 +70,8 @@ class Up(nn.Module):
         self.shortcut = nn.Conv2d(n_in, n_out, 1)
 
     def forward(self, x: Tensor, labels: Tensor | None, side: int) -> Tensor:
-        inner = doubled(F.relu(self.norms[0](x, labels)), side)
-        inner = self.convs[1](F.relu(self.norms[1](self.convs[0](inner), labels)))
+        inner = conv_of_doubled(self.convs[0], F.relu(self.norms[0](x, labels)), side)  # type: ignore[arg-type]
+        inner = self.convs[1](F.relu(self.norms[1](inner, labels)))
         return inner + doubled(self.shortcut(x), side)
 
 
@@ -152,10 +159,12 @@ class Down(nn.Module):
         self.shortcut = norm(nn.Conv2d(n_in, n_out, 1)) if n_in != n_out or halves else None
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = self.convs[1](F.relu(self.convs[0](x if self.first else F.relu(x))))
+        inner = F.relu(self.convs[0](x if self.first else F.relu(x)))
         if self.halves:
             # Pixels lose nothing by a shortcut at half the side: it is linear.
-            inner, x = halved(inner), halved(x)
+            inner, x = halved_conv(self.convs[1], inner), halved(x)  # type: ignore[arg-type]
+        else:
+            inner = self.convs[1](inner)
         return inner + (x if self.shortcut is None else self.shortcut(x))
 
 

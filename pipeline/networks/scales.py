@@ -5,7 +5,7 @@ A side is half of the next finer one, rounded up; what is doubled is cut to the 
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 COARSEST = 7  # largest side at which halving ends
@@ -34,6 +34,35 @@ def doubled(maps: Tensor, side: int, mode: str = "nearest") -> Tensor:
 def halved(maps: Tensor) -> Tensor:
     """(N, C, s, s) -> (N, C, ceil(s / 2), ceil(s / 2)): means of 2 x 2, of less at the border."""
     return F.avg_pool2d(maps, 2, ceil_mode=True)
+
+
+def conv_of_doubled(conv: nn.Conv2d, maps: Tensor, side: int) -> Tensor:
+    """A 3 x 3 convolution of `doubled(maps, side)`, with four ninths of its products.
+
+    Of the nine pixels under the kernel at most four differ: the weights of the equal ones are added
+    once, and a transposed convolution takes them to the small map.
+    """
+    # Of the smallest maps the transposed convolution costs more than it saves.
+    if side != 2 * maps.shape[2] or side < 16:
+        return conv(doubled(maps, side))
+    kernel = _over_pairs(conv.weight.flip(2, 3)).transpose(0, 1)
+    return F.conv_transpose2d(maps, kernel, conv.bias, stride=2, padding=1)
+
+
+def halved_conv(conv: nn.Conv2d, maps: Tensor) -> Tensor:
+    """`halved` of a 3 x 3 convolution of maps, with four ninths of its products.
+
+    The mean of four neighbouring results is one result of their mean kernel, at every second pixel.
+    """
+    if maps.shape[2] % 2:
+        return halved(conv(maps))
+    return F.conv2d(maps, _over_pairs(conv.weight) / 4, conv.bias, stride=2, padding=1)
+
+
+def _over_pairs(kernel: Tensor) -> Tensor:
+    """(O, I, 3, 3) -> (O, I, 4, 4): its sum over the four places of a pair of rows and columns."""
+    rows = F.pad(kernel, (0, 0, 0, 1)) + F.pad(kernel, (0, 0, 1, 0))
+    return F.pad(rows, (0, 1)) + F.pad(rows, (1, 0))
 
 
 def bounded(images: Tensor, training: bool) -> Tensor:

@@ -1,0 +1,41 @@
+"""Convolutions at another side than their maps are: the same numbers with fewer products."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pipeline.networks.scales import conv_of_doubled, doubled, halved, halved_conv
+
+
+def values_and_gradients(of: Callable[[], Tensor], maps: Tensor, conv: nn.Conv2d) -> list[Tensor]:
+    """The result, its gradients, and those of a penalty on the maps' gradient (as R1 takes them)."""
+    result = of()
+    first = torch.autograd.grad(result.square().sum(), maps, create_graph=True)[0]
+    second = torch.autograd.grad(first.square().sum(), [maps, *conv.parameters()])
+    return [result, first, *second]
+
+
+@pytest.mark.parametrize("spectral_norm", [False, True])
+@pytest.mark.parametrize("side", [6, 14, 15, 16, 28])
+def test_a_convolution_joined_with_a_change_of_side_gives_the_same(
+    side: int, spectral_norm: bool
+) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(3, 5, 3, 1, 1).double()
+    if spectral_norm:
+        nn.utils.parametrizations.spectral_norm(conv).eval()
+    small, large = (
+        torch.randn(2, 3, n, n, dtype=torch.double, requires_grad=True)
+        for n in ((side + 1) // 2, side)
+    )
+    for maps, joined, apart in (
+        (small, lambda: conv_of_doubled(conv, small, side), lambda: conv(doubled(small, side))),
+        (large, lambda: halved_conv(conv, large), lambda: halved(conv(large))),
+    ):
+        found, expected = (values_and_gradients(of, maps, conv) for of in (joined, apart))
+        for x, y in zip(found, expected, strict=True):
+            torch.testing.assert_close(x, y)
