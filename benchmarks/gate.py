@@ -32,7 +32,7 @@ from pipeline.registry import gate
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs" / "registry.md"
-FAMILIES = [x for x in compare.PAIRED if x.__name__ == "_neighbours"]
+FAMILIES = [x for x in compare.PAIRED if x.__name__ in ("_frechet", "_neighbours")]
 SIZES = {"default": (3500, 1000), "10,000": (10_000, 10_000)}
 
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from pipeline import evaluation, lineage
+from pipeline import evaluation, lineage, nearer
 from pipeline.errors import UserError
 from pipeline.evaluated import Evaluated, Samples
-from pipeline.metrics import bins, frechet, mind, mixture, modes, neighbours, paired
+from pipeline.metrics import bins, mind, mixture, modes, neighbours, paired
 from pipeline.metrics.frechet import Difference
 
 if TYPE_CHECKING:
@@ -212,12 +212,9 @@ Family = Callable[[_Pair], dict[str, Difference]]
 
 
 def _frechet(pair: _Pair) -> dict[str, Difference]:
-    difference = frechet.paired_difference(
-        pair.of_b.space, pair.of_a.space, pair.of_a.space_real, resamples=RESAMPLES, seed=SEED
-    )
-    if "fid" in pair.a.metrics:  # by convention it keeps the bias of a finite sample
-        return pair.around(["fid"], np.array([difference.sd]))
-    return {"fd": difference}
+    biased = "fid" in pair.a.metrics  # by convention it keeps the bias of a finite sample
+    found = nearer.difference(pair.of_b, pair.of_a, pair.reference.groups, biased=biased, seed=SEED)
+    return {"fid" if biased else "fd": found}
 
 
 def _sliced(pair: _Pair) -> dict[str, Difference]:

@@ -97,7 +97,8 @@ class Space:
 
     Of fakes (N, d), of the reals they are held to (M, d), and of training reals, for the floor.
     `logits` (N, K) of the fakes give the Inception score; None: there is none. The Fréchet
-    distance is called `key`; `distance` and `kid` compute it and the kernel distance.
+    distance is called `key`; `distance` and `kid` compute it and the kernel distance. `classes`
+    (M,) are the reals', where a redraw of them would have as many of each, else None.
     """
 
     fakes: np.ndarray
@@ -107,6 +108,7 @@ class Space:
     key: str = "fd"
     distance: Callable[[np.ndarray, np.ndarray], float] = frechet.distance
     kid: Callable[[np.ndarray, np.ndarray], float] = kernel.kid
+    classes: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,15 @@ def benchmark_of(manifest: dict[str, Any]) -> Benchmark | None:
     if manifest["kind"] == "points":
         return Benchmark(np.array(manifest["centres"]), manifest["sigma"])
     return Benchmark() if manifest["source"] == STACKED else None
+
+
+def stratified(splits: dict[str, Any]) -> bool:
+    """Is each class of the test split within one image of its share of the training images?"""
+    train, test = (splits.get(name, {}).get("class_counts") for name in ("train", "test"))
+    if not train or not test:
+        return False
+    shares = np.asarray(train) / np.sum(train) * np.sum(test)
+    return bool((np.abs(np.asarray(test) - shares) <= 1).all())
 
 
 def single_threaded() -> threadpool_limits:
@@ -259,11 +270,16 @@ def _frechet(
     of_train = space.train[chosen]
     distance = space.distance(space.fakes, space.reals)
     low, high = frechet.interval(
-        space.fakes, space.reals, resamples=settings.bootstraps, seed=settings.seed
+        space.fakes,
+        space.reals,
+        strata=(fakes.requested, space.classes),
+        resamples=settings.bootstraps,
+        seed=settings.seed,
     )
     if space.key == "fid" or not knows_bias:
         half = (high - low) / 2
         low, high = distance - half, distance + half
+    low, high = max(low, 0.0), max(high, 0.0)  # where nothing differs half of it lies below
     mind_low, mind_high = mind.interval(space.fakes, space.reals, seed=settings.seed)
     result = {
         space.key: distance,

@@ -5,7 +5,7 @@ The evaluate stage scores one generator so, and the promotion gate two.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -84,6 +84,8 @@ def see(images: np.ndarray, judge: Judge) -> Seen:
         train_features = np.load(paths.FEATURES / "train.npy")
         scored = logits if reference.labelled and not data.points else None
         space = evaluation.Space(features, reference.features, train_features, scored)
+    if evaluation.stratified(data.manifest["splits"]):
+        space = replace(space, classes=data.split("test").labels)
     return Seen(features, logits, reference, space)
 
 

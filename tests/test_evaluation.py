@@ -178,7 +178,9 @@ def test_the_interval_of_few_images_covers_the_mean_at_these_numbers_of_images(k
         fakes = rng.normal(size=(24, 32)) * deviations * 1.1 + shift
         reals = rng.normal(size=(20, 32)) * deviations
         space = Space(fakes, reals, reals, key=key)
-        result = evaluation.FAMILIES["frechet"](None, None, space, Settings(bootstraps=50))
+        result = evaluation.FAMILIES["frechet"](
+            Fakes(fakes, fakes, fakes), None, space, Settings(bootstraps=50)
+        )
         rows.append([result[name] for name in (key, f"{key}_ci_low", f"{key}_ci_high")])
     values, low, high = np.array(rows).T
     mean = values.mean()

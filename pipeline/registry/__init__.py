@@ -5,7 +5,6 @@ model_code.py   what runs where the model is loaded; it travels with it
 provenance.py   what a PNG says of its origin; travels too
 fresh.py        a packaged model in a process of its own
 gate.py         may a model take the champion's place?
-nearer.py       is a model nearer to the reals than another, and how sure is that?
 aliases.py      champion, previous, challenger, and moving them
 promote.py      register, gate, move
 samples.py      samples as files that say where they came from

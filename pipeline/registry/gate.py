@@ -18,7 +18,6 @@ from pipeline.evaluated import Evaluated, Samples
 from pipeline.metrics import frechet, memorization
 from pipeline.metrics.frechet import Difference
 from pipeline.metrics.per_class import FEWEST
-from pipeline.registry import nearer
 
 MOST_CLASSES = 100  # of more, each has too few images for a distance of its own
 CLASS_RESAMPLES = 50
@@ -105,7 +104,6 @@ def decide(
         differences = compare.paired_differences(
             champion, challenger, champion.samples, challenger.samples, families=families
         )
-        differences |= nearer_than(challenger.samples, champion.samples, inception="fid" in metrics)
         conditions += [
             _better(differences, margins),
             *(_not_inferior(key, differences, margins) for key in ("coverage", "recall")),
@@ -117,18 +115,6 @@ def decide(
             conditions.append(_worst_class(worst, margins))
     conditions += _memorization(metrics, of_champion, margins, n_held_out)
     return Decision(conditions, _figures(metrics, of_champion, differences))
-
-
-def nearer_than(
-    challenger: Samples, champion: Samples, *, inception: bool
-) -> dict[str, Difference]:
-    """The difference of `fid`, or of `fd`."""
-    reference = _reference(challenger)
-    with evaluation.single_threaded():
-        found = nearer.difference(
-            challenger, champion, reference.groups, biased=inception, seed=SEED
-        )
-    return {"fid" if inception else "fd": found}
 
 
 def _reference(samples: Samples) -> evaluation.Reference:

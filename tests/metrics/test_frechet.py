@@ -92,6 +92,23 @@ def test_interval_covers_the_truth_at_about_its_rate(rng):
     assert 0.89 <= hits / draws <= 0.99
 
 
+def test_interval_of_classes_in_fixed_numbers_covers_the_truth_at_about_its_rate(rng):
+    """Sets whose classes do not vary: without strata the bootstrap sees bias that is not there."""
+    centres, labels = 4 * rng.normal(size=(5, 4)), np.repeat(np.arange(5), 60)
+    covariance = np.eye(4) + np.cov(centres.T, bias=True)
+    truth = 4 * 0.3**2
+    assert np.linalg.eigvalsh(covariance).min() > 0  # equal on both sides: only the means differ
+    held = {True: 0, False: 0}
+    for draw in range(200):
+        a, b = (centres[labels] + rng.normal(shift, 1, (300, 4)) for shift in (0, 0.3))
+        for stratified in held:
+            strata = (labels, labels) if stratified else (None, None)
+            low, high = frechet.interval(a, b, strata=strata, resamples=60, seed=draw)
+            held[stratified] += low <= truth <= high
+    assert 0.89 <= held[True] / 200 <= 0.99
+    assert held[False] / 200 > 0.99 or held[False] / 200 < 0.89
+
+
 def test_interval_is_a_function_of_its_seed(rng):
     a, b = rng.normal(size=(80, 3)), rng.normal(size=(80, 3))
     assert frechet.interval(a, b, resamples=20, seed=1) == frechet.interval(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pipeline import evaluation, nearer
 from pipeline.evaluated import Samples
 from pipeline.metrics import frechet
-from pipeline.registry import nearer
 
 N, M, D, K = 900, 400, 12, 4
 CENTRES = 5 * np.eye(K, D)
@@ -70,11 +70,11 @@ def test_only_a_split_of_fixed_class_counts_is_stratified() -> None:
     def splits(train, test):
         return {"train": {"class_counts": train}, "test": {"class_counts": test}}
 
-    assert nearer.stratified(splits([350, 350], [100, 100]))
-    assert nearer.stratified(splits([5, 4], [2, 1]))
-    assert not nearer.stratified(splits([350, 350], [110, 90]))
-    assert not nearer.stratified(splits(None, None))
-    assert not nearer.stratified({"train": {"class_counts": [1]}})
+    assert evaluation.stratified(splits([350, 350], [100, 100]))
+    assert evaluation.stratified(splits([5, 4], [2, 1]))
+    assert not evaluation.stratified(splits([350, 350], [110, 90]))
+    assert not evaluation.stratified(splits(None, None))
+    assert not evaluation.stratified({"train": {"class_counts": [1]}})
 
 
 def test_fewer_samples_than_features_and_the_biased_figure() -> None:

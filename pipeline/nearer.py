@@ -1,7 +1,7 @@
 """Which of two models is nearer to the reals? A paired bootstrap without its two excesses.
 
 A split of labelled data is stratified: its classes come in fixed numbers, and so do those of a
-conditional model's samples. Resamples in which they vary, as `gan compare` draws them, take the
+conditional model's samples. Resamples in which they vary take the
 difference for more uncertain than it is. And near its floor a distance is quadratic in what is
 resampled, so that the bootstrap's variance is L + 3 Q, where L is that of the linear part at the
 truth, Q that of the quadratic part, and L + Q what is wanted. The linear part at the samples, in
@@ -10,10 +10,9 @@ closed form, has L + 2 Q. Both are known, and so is L + Q = 2 (L + 2 Q) - (L + 3
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from pipeline import evaluation
 from pipeline.evaluated import Samples
 from pipeline.metrics import frechet
 from pipeline.metrics.frechet import Difference
@@ -39,7 +38,7 @@ def difference(
         found = frechet.paired_difference(a, b, real, resamples=RESAMPLES, seed=seed)
         delta, sd = found.delta, found.sd
     else:
-        strata = groups if stratified(champion.data["splits"]) else None
+        strata = groups if evaluation.stratified(champion.data["splits"]) else None
         # Samples of one latent vector are pairs, where both models have the same classes.
         pairs = len(a) == len(b) and np.array_equal(_classes(challenger), _classes(champion))
         rng = np.random.default_rng(seed)
@@ -60,15 +59,6 @@ def difference(
     if biased:
         delta = plain
     return Difference(delta, sd, delta - 1.96 * sd, delta + 1.96 * sd)
-
-
-def stratified(splits: dict[str, Any]) -> bool:
-    """Is each class of the test split within one image of its share of the training images?"""
-    train, test = (splits.get(name, {}).get("class_counts") for name in ("train", "test"))
-    if not train or not test:
-        return False
-    shares = np.asarray(train) / np.sum(train) * np.sum(test)
-    return bool((np.abs(np.asarray(test) - shares) <= 1).all())
 
 
 def _linear_variance(
