@@ -84,7 +84,7 @@ LEAST_CONFIDENCE, LEAST_VARIETY, LEAST_NEAR = 0.8, 0.6, 0.5
 def settings(kind: str, problem: str, seed: int, arm: str) -> dict[str, Any]:
     """All params of one training, nested."""
     name = name_of(kind, problem)
-    values = presets.overlay("default")
+    values = presets.merged(presets.overlay("default"), presets.overlay("dcgan"))
     if name != "healthy":
         values = presets.merged(values, presets.overlay(name))
     width = values["model"]["width"]

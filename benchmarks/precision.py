@@ -37,7 +37,7 @@ def pairs(steps: int, seeds: int, changes: list[str]) -> list[dict[str, dict[str
         pair = {}
         for precision in PRECISIONS:
             asked = [f"train.steps={steps}", f"train.precision={precision}", *changes]
-            values = runs.settings("default", asked)
+            values = runs.settings("dcgan", asked)
             (pair[precision],) = runs.run(values, [seed], folder)
             shown = ", ".join(f"{name} {pair[precision]['metrics'][name]:.3g}" for name in FIGURES)
             print(f"seed {seed}, {precision}: {shown}", flush=True)
@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="the page to write the table to")
     arguments = parser.parse_args()
     found = pairs(arguments.steps, arguments.seeds, arguments.change)
-    batch_size = runs.settings("default", arguments.change)["train"]["batch_size"]
+    batch_size = runs.settings("dcgan", arguments.change)["train"]["batch_size"]
     text = markdown(found, batch_size, arguments.steps)
     print(f"\n{text}")
     if arguments.out:

@@ -76,11 +76,11 @@ DIGITS = {
 # name -> preset, failing settings over it, and what makes the problem small
 FAILING = ("d_too_strong", "g_rate_too_high", "minimax_many_d_steps")
 PROBLEMS: dict[str, tuple[str, str | None, dict[str, Any]]] = {
-    "digits": ("default", None, DIGITS),
+    "digits": ("dcgan", None, DIGITS),
     "ring": ("ring", None, POINTS),
     "grid": ("grid", None, POINTS),
     **{f"ring_{name}": ("ring", name, POINTS) for name in FAILING},
-    **{f"digits_{name}": ("default", name, DIGITS) for name in FAILING},
+    **{f"digits_{name}": ("dcgan", name, DIGITS) for name in FAILING},
 }
 HELD = ("fd", "label_kl", "ndb_jsd", "coverage", "recall", "selfnn_ratio")  # of a row's figures
 
@@ -91,7 +91,7 @@ def settings(problem: str, arm: str, seed: int, trials: int) -> dict[str, Any]:
     values = presets.merged(presets.overlay("default"), presets.overlay(preset))
     if failing is not None:  # the whole recipe, but for the networks that suit the data
         recipe_of = presets.overlay(f"failing/{failing}")
-        if preset != "default":
+        if preset != "dcgan":
             recipe_of["model"] = {"spectral_norm": recipe_of["model"]["spectral_norm"]}
         values = presets.merged(values, recipe_of)
     values = presets.merged(values, small)

@@ -512,7 +512,10 @@ class Params(Section):
     @model_validator(mode="after")
     def _check(self) -> Params:
         if self.model.conditional and self.data.source in UNLABELLED:
-            raise ValueError(f"model.conditional is true, but {self.data.source} has no labels")
+            raise ValueError(
+                f"model.conditional is true, but {self.data.source} has no labels; "
+                "set it to false, or `gan preset use dcgan`, a recipe that needs none"
+            )
         if self.loss.name in ("wgan", "wgan_gp") and self.model.spectral_norm:
             raise ValueError(
                 f"model.spectral_norm: {self.loss.name} bounds D in its own way, and spectral "
@@ -600,11 +603,6 @@ def _unfit(params: Params) -> Iterator[str]:
         yield (
             f"model.spectral_norm: {model.name} scales its weights in its own way, which spectral "
             "normalisation would undo; set it to false"
-        )
-    if model.conditioning != "auto" and not model.conditional:
-        yield (
-            f"model.conditioning: {model.conditioning} says how D learns of the class, and "
-            "model.conditional is false; set it to auto, or conditional to true"
         )
     if model.minibatch == "stddev" and model.name in SEES_DEVIATION:
         yield (

@@ -1,8 +1,9 @@
 """Presets: overlays of params.yaml that are known to work, one file each in presets/.
 
 An overlay states some sections and keys, never all; its first comment says what it is. What it
-leaves out of a recipe (model, loss, train) is the default's, so that the result does not depend on
-which one was used before; a preset that states data states all that another such one does.
+leaves out of a recipe (model, loss, train) is that of `dcgan`, the plainest one, so that the result
+does not depend on which one was used before; a preset that states data states all that another such
+one does.
 """
 
 from __future__ import annotations
@@ -16,17 +17,8 @@ from typing import Any
 from pipeline import config, files, lineage, paths
 from pipeline.errors import ConfigError
 
-DEFAULT = "default"
-RECIPE = ("model", "loss", "train")  # sections that a preset sets as a whole, but for
-KEPT = (
-    "device",
-    "devices",
-    "deterministic",
-    "checkpoint_every",
-    "log_every",
-    "on_collapse",
-    "max_rollbacks",
-)
+DEFAULT, PLAIN = "default", "dcgan"
+RECIPE = ("model", "loss", "train")  # sections that a preset sets as a whole
 
 
 def names(folder: Path = paths.PRESETS) -> dict[str, str]:
@@ -55,16 +47,11 @@ def overlay(name: str, folder: Path = paths.PRESETS) -> dict[str, Any]:
 
 
 def _whole(name: str, folder: Path, read: Callable[[Path], Any]) -> dict[str, Any]:
-    """The preset over the default's recipe."""
-    own, default = read(folder / f"{name}.yaml"), folder / "default.yaml"
-    if name == DEFAULT or not default.is_file():
+    """The preset over the plain recipe."""
+    own, plain = read(folder / f"{name}.yaml"), folder / f"{PLAIN}.yaml"
+    if name in (DEFAULT, PLAIN) or not plain.is_file():
         return own
-    shipped = read(default)
-    base = {
-        section: {key: value for key, value in shipped[section].items() if key not in KEPT}
-        for section in RECIPE
-    }
-    return merged(base, own)
+    return merged(read(plain), own)
 
 
 def merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline import config, lineage
+from pipeline import config, lineage, presets
 from pipeline.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -17,11 +17,13 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def values() -> dict[str, Any]:
-    return copy.deepcopy(config.read_yaml(ROOT / "params.yaml"))
+    """The shipped file with the plain recipe in it."""
+    shipped = config.read_yaml(ROOT / "params.yaml")
+    return copy.deepcopy(presets.merged(shipped, presets.overlay("dcgan", ROOT / "presets")))
 
 
-def test_the_shipped_file_is_valid(values: dict[str, Any]) -> None:
-    assert config.check(values).data_name == "mnist5k"
+def test_the_shipped_file_is_valid() -> None:
+    assert config.check(config.read_yaml(ROOT / "params.yaml")).data_name == "mnist5k"
 
 
 def test_every_key_is_documented_or_obvious(values: dict[str, Any]) -> None:
@@ -85,7 +87,10 @@ def test_a_wrong_value_names_key_value_and_what_is_allowed(
             {"loss.name": "rpgan", "train.augment": ["flip"], "train.augment_p": "ada"},
             ["train.augment_p", "sign", "hinge"],
         ),
-        ({"model.conditioning": "projection"}, ["model.conditioning", "model.conditional"]),
+        (
+            {"data.source": "celeba", "model.conditional": True, "model.name": "resnet"},
+            ["model.conditional", "celeba", "preset use dcgan"],
+        ),
         (
             {"model.name": "stylegan2", "model.spectral_norm": False, "model.minibatch": "stddev"},
             ["model.minibatch", "anyway"],

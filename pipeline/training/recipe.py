@@ -110,7 +110,8 @@ def make_task(
         )
     if params.model.conditional and labels is None:
         raise UserError(
-            f"model.conditional is true, but {params.data_name} has no labels: set it to false"
+            f"model.conditional is true, but {params.data_name} has no labels: set it to false, "
+            "or `gan preset use dcgan`, a recipe that needs none"
         )
     return Generate(
         images,

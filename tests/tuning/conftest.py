@@ -34,9 +34,15 @@ TINY: dict[str, Any] = {
 }
 
 
+def plain() -> dict[str, Any]:
+    """The shipped values with the plain recipe: unconditional, nothing added."""
+    shipped, recipe = (presets.overlay(name, ROOT / "presets") for name in ("default", "dcgan"))
+    return presets.merged(shipped, recipe)
+
+
 def write_params(folder: Path, changes: dict[str, Any]) -> dict[str, Any]:
     """params.yaml of `folder`: the ring's preset, small, with `changes`; constraints replaced."""
-    values = presets.overlay("default", ROOT / "presets")
+    values = plain()
     for overlay in (presets.overlay("ring", ROOT / "presets"), TINY, changes):
         values = presets.merged(values, overlay)
         for key in ("space", "constraints"):

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 
-from pipeline import config, presets
+from pipeline import config
 from pipeline.config import Dimension, Params
 from pipeline.errors import ConfigError
 from pipeline.tuning import space
 
-ROOT = Path(__file__).parents[2]
+from .conftest import plain
 
 
 @pytest.fixture
 def values() -> dict[str, Any]:
-    return presets.overlay("default", ROOT / "presets")
+    return plain()
 
 
 def dimensions(**given: Any) -> dict[str, Dimension]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,14 +13,15 @@ from pipeline import config, presets
 from pipeline.config import Params
 from pipeline.tuning import objective, studies, work
 
-ROOT = Path(__file__).parents[2]
+from .conftest import plain
+
 CPU = torch.device("cpu")
 SHAPE, LATENT, WIDTH, BATCH = (8, 8, 1), 3, 5, 16
 
 
 def cost(**changes: Any) -> float:
     """Of an MLP on 8 x 8 images."""
-    values = presets.overlay("default", ROOT / "presets")
+    values = plain()
     small = {
         "model": {"name": "mlp", "latent_dim": LATENT, "width": WIDTH, "spectral_norm": False},
         "train": {"batch_size": BATCH},
@@ -98,7 +98,7 @@ def test_settings_that_differ_in_rates_alone_are_counted_once(
 ) -> None:
     counted: list[Params] = []
     monkeypatch.setattr(work, "per_step", lambda params, **_: float(counted.append(params) or 1))
-    values = presets.overlay("default", ROOT / "presets")
+    values = plain()
     data: Any = SimpleNamespace(shape=SHAPE, n_classes=10)
     params = [
         config.check(presets.merged(values, {"train": changes}))
