@@ -10,15 +10,16 @@ from pipeline import config
 from pipeline.errors import ConfigError
 from pipeline.networks import warm_start
 from pipeline.networks.build import load_discriminator, save_discriminator, save_generator
-from pipeline.presets import merged
+from pipeline.presets import merged, overlay
 from pipeline.training import recipe
 from pipeline.training.state import State, weights_of
 
-SHIPPED = config.read_yaml(Path(__file__).parents[2] / "params.yaml")
+ROOT = Path(__file__).parents[2]
+PLAIN = merged(config.read_yaml(ROOT / "params.yaml"), overlay("dcgan", ROOT / "presets"))
 
 
 def params(**model: Any) -> config.Params:
-    return config.check(merged(SHIPPED, {"model": {"width": 4, "latent_dim": 4, **model}}))
+    return config.check(merged(PLAIN, {"model": {"width": 4, "latent_dim": 4, **model}}))
 
 
 def state(chosen: config.Params) -> State:
