@@ -47,7 +47,7 @@ CASES: dict[str, Case] = {
     },
     "augment": ({**PLAIN, "augment": Augment(["translation", "colour", "cutout"])}, {}),
     "ada": ({**PLAIN, "augment": Adaptive(["flip", "rotation"])}, {}),
-    "adaptive_balance": ({**PLAIN, "balance": "adaptive"}, {}),
+    "adaptive_balance": ({**PLAIN, "balance": "adaptive"}, GENTLE),
     "instance_noise": ({**PLAIN, "instance_noise": 0.3}, {}),
     "stddev": ({**PLAIN, "head": {"minibatch": "stddev"}}, penalised(Regularizer(r1, 1.0, 2))),
     "discrimination": ({**PLAIN, "head": {"minibatch": "discrimination"}}, {}),
