@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import compare, evaluation, files, paths
+from pipeline import compare, evaluation, files, pairs, paths
 from pipeline.config import load_params
 from pipeline.evaluated import Evaluated, Samples
 from pipeline.metrics import frechet, modes
@@ -32,7 +32,7 @@ from pipeline.registry import gate
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs" / "registry.md"
-FAMILIES = [x for x in compare.PAIRED if x.__name__ in ("_frechet", "_neighbours")]
+FAMILIES = [x for x in pairs.PAIRED if x.__name__ in ("_frechet", "_neighbours")]
 SIZES = {"default": (3500, 1000), "10,000": (10_000, 10_000)}
 
 

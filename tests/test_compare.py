@@ -6,7 +6,7 @@ import io
 import numpy as np
 import pytest
 
-from pipeline import compare, evaluation
+from pipeline import compare, evaluation, pairs
 from pipeline.errors import UserError
 from pipeline.evaluated import Evaluated, Samples
 from pipeline.evaluation import Fakes, Settings, Space
@@ -289,7 +289,7 @@ def test_samples_survive_writing_and_reading(good: Evaluated, tmp_path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.0, 0.7])
 def test_of_equal_models_the_intervals_cover_zero_as_often_as_they_say(noise: float) -> None:
-    families = [family for family in compare.PAIRED if family is not compare._frechet]
+    families = [family for family in pairs.PAIRED if family is not pairs._frechet]
     draws, inside = 200, dict.fromkeys(
         ("kid", "precision", "recall", "density", "coverage", "label_kl", "ndb_jsd", "selfnn_ratio", "within_var_ratio", "confidence"), 0
     )  # fmt: skip
@@ -303,7 +303,7 @@ def test_of_equal_models_the_intervals_cover_zero_as_often_as_they_say(noise: fl
         reference = evaluation.build_reference(*reals, [50] * CLASSES)
         sides = [Evaluated("", _quick(x, reference), PROTOCOL, x) for x in of]
         for family in families:
-            for key, x in family(compare._Pair(*sides, *of, reference)).items():
+            for key, x in family(pairs.Pair(*sides, *of, reference)).items():
                 inside[key] += x.low <= 0 <= x.high
     for key, count in inside.items():
         assert 0.91 <= count / draws <= 1, (key, count / draws)

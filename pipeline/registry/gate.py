@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import compare, evaluation
+from pipeline import compare, evaluation, pairs
 from pipeline.evaluated import Evaluated, Samples
 from pipeline.metrics import frechet, memorization
 from pipeline.metrics.frechet import Difference
@@ -86,7 +86,7 @@ def decide(
     *,
     problems: list[str],
     n_held_out: int,
-    families: Sequence[compare.Family] = compare.PAIRED,
+    families: Sequence[pairs.Family] = pairs.PAIRED,
 ) -> Decision:
     """Every condition of the gate. `problems`: why the challenger is not valid, if it is not.
 
@@ -101,7 +101,7 @@ def decide(
     if champion is not None:
         assert challenger.samples is not None
         assert champion.samples is not None
-        differences = compare.paired_differences(
+        differences = pairs.differences(
             champion, challenger, champion.samples, challenger.samples, families=families
         )
         conditions += [
