@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,12 +28,36 @@ SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
     "grid": lambda seed: RandomSampler(seed=seed),  # its trials are queued, none is drawn
 }
 
-# By the number of reports of a full trial.
-PRUNERS: dict[str, Callable[[int], BasePruner]] = {
-    "none": lambda reports: NopPruner(),
-    "hyperband": lambda reports: HyperbandPruner(min_resource=1, max_resource=reports),
-    "successive_halving": lambda reports: SuccessiveHalvingPruner(min_resource=1),
-    "median": lambda reports: MedianPruner(n_warmup_steps=max(1, reports // 3)),
+
+class Hyperband(HyperbandPruner):
+    """Hyperband whose brackets follow from the seed and a trial's place.
+
+    Optuna's follow from the study's name as well, which here is another one after every commit: the
+    same seed would end other trials early.
+    """
+
+    def __init__(self, seed: int, reports: int) -> None:
+        super().__init__(min_resource=1, max_resource=reports)
+        self._seed = seed
+
+    def _get_bracket_id(self, study: Study, trial: FrozenTrial) -> int:
+        named: Any = SimpleNamespace(study_name=f"seed {self._seed}")
+        placed: Any = SimpleNamespace(number=_place(study, trial))
+        return super()._get_bracket_id(named, placed)
+
+
+def _place(study: Study, trial: FrozenTrial) -> int:
+    """The trial's number, where interrupted ones are not counted."""
+    trials = study._storage.get_all_trials(study._study_id, deepcopy=False)
+    return trial.number - sum(number < trial.number for number in ledger.interrupted(trials))
+
+
+# By the seed and the number of reports of a full trial.
+PRUNERS: dict[str, Callable[[int, int], BasePruner]] = {
+    "none": lambda seed, reports: NopPruner(),
+    "hyperband": Hyperband,
+    "successive_halving": lambda seed, reports: SuccessiveHalvingPruner(min_resource=1),
+    "median": lambda seed, reports: MedianPruner(n_warmup_steps=max(1, reports // 3)),
 }
 
 
@@ -48,10 +73,7 @@ class Reproducible(BaseSampler):
         self._sampler = make(seed)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        trials = study._storage.get_all_trials(study._study_id, deepcopy=False)
-        gone = ledger.interrupted(trials)
-        i = trial.number - sum(number < trial.number for number in gone)
-        seed = np.random.SeedSequence([self._seed, i]).generate_state(1)[0]
+        seed = np.random.SeedSequence([self._seed, _place(study, trial)]).generate_state(1)[0]
         self._sampler = self._make(int(seed))
         self._sampler.before_trial(study, trial)
 

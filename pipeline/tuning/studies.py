@@ -166,7 +166,8 @@ def configured(study: optuna.Study) -> optuna.Study:
     """`study` with the sampler and pruner that its definition asks for."""
     tune = definition_of(study).params["tune"]
     study.sampler = Reproducible(SAMPLERS[tune["sampler"]], tune["seed"])
-    study.pruner = PRUNERS["none" if is_finals(study) else tune["pruner"]](tune["reports"])
+    pruner = "none" if is_finals(study) else tune["pruner"]
+    study.pruner = PRUNERS[pruner](tune["seed"], tune["reports"])
     return study
 
 

@@ -32,7 +32,7 @@ def test_the_process_gets_no_warning_from_gp() -> None:
 @pytest.mark.parametrize("name", PRUNERS)
 def test_a_pruner_never_ends_the_first_trial(name: str) -> None:
     """Today's settings come first, and all is held against their figure."""
-    study = optuna.create_study(study_name="s", pruner=PRUNERS[name](9))
+    study = optuna.create_study(study_name="s", pruner=PRUNERS[name](0, 9))
     trial = study.ask()
     for look in range(1, 10):
         trial.report(100.0, look)
@@ -41,7 +41,7 @@ def test_a_pruner_never_ends_the_first_trial(name: str) -> None:
 
 @pytest.mark.parametrize("name", set(PRUNERS) - {"none"})
 def test_a_pruner_ends_what_lies_behind(name: str) -> None:
-    study = optuna.create_study(study_name="s", pruner=PRUNERS[name](9))
+    study = optuna.create_study(study_name="s", pruner=PRUNERS[name](0, 9))
     for value in (1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9):
         trial = study.ask()
         for look in range(1, 10):
@@ -56,13 +56,45 @@ def test_a_pruner_ends_what_lies_behind(name: str) -> None:
     assert any(pruned)
 
 
+def ended_early(
+    name: str, study_name: str, seed: int = 0, interrupted: int | None = None
+) -> list[int]:
+    """At which look each of 40 trials ended, of figures that are a function of what is drawn."""
+    sampler = Reproducible(SAMPLERS["random"], seed)
+    study = optuna.create_study(
+        study_name=study_name, sampler=sampler, pruner=PRUNERS[name](seed, 9)
+    )
+    ends = []
+    while len(ends) < 40:
+        trial = study.ask()
+        if len(study.trials) - 1 == interrupted:  # it ends without a reason
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            continue
+        x, look = trial.suggest_float("x", 0, 1), 0
+        for look in range(1, 10):
+            trial.report(x, look)
+            if trial.should_prune():
+                break
+        study.tell(trial, x)
+        ends.append(look)
+    return ends
+
+
+@pytest.mark.parametrize("name", PRUNERS)
+def test_what_ends_early_follows_from_the_seed_not_from_the_studys_name(name: str) -> None:
+    ends = ended_early(name, "before a commit")
+    assert ends == ended_early(name, "after it")
+    assert ends == ended_early(name, "stopped in between", interrupted=17)
+    assert (ends == ended_early(name, "another seed", seed=1)) == (name == "none")
+
+
 @pytest.mark.parametrize("pruner", PRUNERS)
 def test_a_sampler_learns_from_all_trials_whatever_the_pruner(pruner: str) -> None:
     """Were each of Hyperband's brackets sampled by itself, most of 40 trials would be random."""
 
     def drawn(pruner: str) -> list[float]:
         sampler = Reproducible(SAMPLERS["tpe"], 0)
-        study = optuna.create_study(study_name="s", sampler=sampler, pruner=PRUNERS[pruner](9))
+        study = optuna.create_study(study_name="s", sampler=sampler, pruner=PRUNERS[pruner](0, 9))
         for _ in range(25):
             trial = study.ask()
             x = trial.suggest_float("x", 0, 1)
