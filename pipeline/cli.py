@@ -247,13 +247,13 @@ def preset_list(as_json: bool) -> None:
         click.echo(json.dumps(found, indent=2))
     else:
         for name, description in found.items():
-            click.echo(f"{name:20} {description}")
+            click.echo(f"{name:24} {description}")
 
 
 @preset.command("show")
 @click.argument("name")
 def preset_show(name: str) -> None:
-    """Print the keys that a preset sets."""
+    """Print a preset: what it sets beside, or other than, the plain recipe (dcgan)."""
     from pipeline import presets
 
     click.echo(presets.text(name), nl=False)
@@ -265,6 +265,7 @@ def preset_show(name: str) -> None:
 def preset_use(name: str, as_json: bool) -> None:
     """Write a preset's keys into params.yaml; all else stays, comments too.
 
+    What it leaves out of a recipe (model, loss, train) becomes that of dcgan, the plain one.
     `gan preset use default` brings the shipped values back.
     """
     from pipeline import presets

@@ -520,6 +520,7 @@ class Params(Section):
             raise ValueError(
                 f"model.spectral_norm: {self.loss.name} bounds D in its own way, and spectral "
                 "normalisation would undo it; set it to false"
+                + ("" if self.data.source in POINTS else _whole_recipe(self.loss.name))
             )
         if self.data.path.startswith("~"):
             raise ValueError("data.path: DVC takes no ~; give the absolute path")
@@ -602,7 +603,7 @@ def _unfit(params: Params) -> Iterator[str]:
     if model.spectral_norm and model.name in OWN_SCALING:
         yield (
             f"model.spectral_norm: {model.name} scales its weights in its own way, which spectral "
-            "normalisation would undo; set it to false"
+            f"normalisation would undo; set it to false{_whole_recipe(model.name)}"
         )
     if model.minibatch == "stddev" and model.name in SEES_DEVIATION:
         yield (
@@ -634,11 +635,15 @@ def _unfit(params: Params) -> Iterator[str]:
         yield "loss.terms: cr and bcr shift images, and points cannot be shifted alike; remove them"
     if train.augment_p == "ada":
         if not train.augment:
-            yield "train.augment_p: ada has nothing to adapt; name some in train.augment"
+            yield (
+                "train.augment_p: ada has nothing to adapt; name some in train.augment, or give a "
+                "number"
+            )
         if loss.name not in CENTRED:
             yield (
                 f"train.augment_p: ada goes by the sign of D's logits, which with {loss.name} says "
                 f"nothing; give a number or choose loss.name from {list(CENTRED)}"
+                + _whole_recipe(loss.name)
             )
     if train.devices > 1:
         if train.batch_size % (train.devices * model.pack):
@@ -661,6 +666,11 @@ def _unfit(params: Params) -> Iterator[str]:
                 f"model.pack: {model.pack} does not divide train.batch_size {train.batch_size}; "
                 f"{train.batch_size // model.pack * model.pack} would do"
             )
+
+
+def _whole_recipe(name: str) -> str:
+    """The way out that is one step: of the losses and networks named here each has a preset."""
+    return f" (`gan preset use {name}` sets all that goes with it)"
 
 
 def load_params(path: Path = paths.PARAMS) -> Params:

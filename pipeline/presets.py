@@ -35,7 +35,7 @@ def text(name: str, folder: Path = paths.PRESETS) -> str:
         if not known:
             raise ConfigError(f"{folder} has no presets: run this in the project's folder")
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f"; did you mean {close[0]}?" if close else ""
+        hint = f"; did you mean {close[0]}?" if close else "."
         raise ConfigError(f"unknown preset {name!r}{hint} There are {', '.join(known)}")
     return path.read_text(encoding="utf-8")
 

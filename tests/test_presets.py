@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -86,8 +87,29 @@ def test_an_invalid_result_leaves_the_file_as_it_was(params: Path, tmp_path: Pat
 def test_an_unknown_preset_names_the_nearest(params: Path) -> None:
     with pytest.raises(ConfigError, match="unknown preset 'rng'; did you mean ring"):
         presets.use("rng", params, FOLDER)
+    with pytest.raises(ConfigError, match=r"unknown preset 'zzz'\. There are acgan, "):
+        presets.use("zzz", params, FOLDER)
     with pytest.raises(ConfigError, match="in the project's folder"):
         presets.text("ring", params.parent / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("section", "name"),
+    [
+        *(("loss", name) for name in ("lsgan", "wgan", "wgan_gp", "rpgan")),
+        *(("model", name) for name in ("r3gan", "stylegan2", "progressive")),
+    ],
+)
+def test_what_does_not_go_with_the_default_names_the_preset_that_does(
+    section: str, name: str, params: Path
+) -> None:
+    change = {section: {"name": name}}
+    with pytest.raises(ConfigError) as caught:
+        config.check(presets.merged(config.read_yaml(params), change))
+    way_out = re.search(r"`gan preset use (\w+)`", str(caught.value))
+    assert way_out, str(caught.value)
+    presets.use(way_out[1], params, FOLDER)
+    assert config.read_yaml(params)[section]["name"] == name
 
 
 def test_the_command_line_lists_shows_and_uses(params: Path, monkeypatch) -> None:
