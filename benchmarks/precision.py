@@ -1,4 +1,4 @@
-"""bf16 against fp32 on the default recipe, seed by seed: what quality it costs and time it saves.
+"""bf16 against fp32 on the plain recipe, seed by seed: what quality it costs and time it saves.
 
 Each seed is trained and measured twice, alike but for `train.precision`, through the pipeline's own
 stages in .cache/benchmarks/precision/; what is done is kept by the content of code and params, so
