@@ -24,10 +24,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import compare, evaluation, files, pairs, paths
+from pipeline import evaluation, files, pairs, paths
 from pipeline.config import load_params
 from pipeline.evaluated import Evaluated, Samples
-from pipeline.metrics import frechet, modes
+from pipeline.metrics import frechet, modes, neighbours
 from pipeline.registry import gate
 
 ROOT = Path(__file__).parents[1]
@@ -151,7 +151,7 @@ def decide(world: World, seed: int, challenger: Model, size: tuple[int, int], ma
     ]
     for side in sides:
         n = min(n_fake, n_real)
-        figures = compare.neighbours.precision_recall(reals[:n], side.samples.features[:n], k=5)  # type: ignore[union-attr]
+        figures = neighbours.precision_recall(reals[:n], side.samples.features[:n], k=5)  # type: ignore[union-attr]
         side.metrics.update(figures)
     with evaluation.single_threaded():
         decision = gate.decide(
