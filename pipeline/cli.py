@@ -276,7 +276,11 @@ def preset_use(name: str, as_json: bool) -> None:
         return
     for line in changed:
         click.echo(line)
-    click.echo(f"{len(changed)} keys changed in {paths.PARAMS}; run dvc repro")
+    if changed:
+        keys = "1 key" if len(changed) == 1 else f"{len(changed)} keys"
+        click.echo(f"{keys} changed in {paths.PARAMS}; run dvc repro")
+    else:
+        click.echo(f"{paths.PARAMS} has all of {name} already")
 
 
 STORAGE = click.option(

@@ -121,6 +121,8 @@ def test_the_command_line_lists_shows_and_uses(params: Path, monkeypatch) -> Non
     assert run.invoke(gan, ["preset", "show", "ring"]).output == (FOLDER / "ring.yaml").read_text()
     assert "data.source: mnist5k -> ring" in run.invoke(gan, ["preset", "use", "ring"]).output
     assert config.load_params().data.source == "ring"
+    again = run.invoke(gan, ["preset", "use", "ring"]).output
+    assert again == "params.yaml has all of ring already\n"
 
 
 @pytest.mark.parametrize("path", sorted((FOLDER / "failing").glob("*.yaml")), ids=lambda p: p.stem)
