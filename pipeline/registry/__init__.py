@@ -1,5 +1,6 @@
 """From a trained run to a served model.
 
+commands.py     the verbs of `gan`
 package.py      a generator as an MLflow model: code, safetensors, JSON
 model_code.py   what runs where the model is loaded; it travels with it
 provenance.py   what a PNG says of its origin; travels too
