@@ -129,13 +129,13 @@ def deliver_report(client: MlflowClient, experiment_id: str, folder: Path) -> De
     if report_key(page) != record.key:
         raise UserError(f"{page} is not about {_label(record)}: run dvc repro")
     run_id = deliver_evaluation(client, experiment_id, folder).run_id
-    run = client.get_run(run_id)
     content = files.file_hash(page)
-    if run.data.tags.get(REPORT_TAG) == content:
-        return Delivery(run_id, False)
-    client.log_artifact(run.data.tags["mlflow.parentRunId"], page)
-    client.log_artifact(run_id, page)
-    client.set_tag(run_id, REPORT_TAG, content)
+    with _exclusive(client, experiment_id, record) as run:
+        if run.data.tags.get(REPORT_TAG) == content:
+            return Delivery(run_id, False)
+        client.log_artifact(run.data.tags["mlflow.parentRunId"], page)
+        client.log_artifact(run_id, page)
+        client.set_tag(run_id, REPORT_TAG, content)
     return Delivery(run_id, True)
 
 
