@@ -302,15 +302,24 @@ def _memorization(
 
 
 def _more_copies(metrics: dict[str, float], champion: dict[str, float]) -> Condition:
+    """Not significantly more near copies than the champion has, or a generator without memory.
+
+    A blurred champion has fewer than new real images would: a model that is as near to the training
+    images as those are does not copy.
+    """
     (p, n), (q, m) = ((x["nearcopy_rate"], x["n_fake"]) for x in (metrics, champion))
-    sd = math.sqrt(p * (1 - p) / n + q * (1 - q) / m)
+    null = metrics["nearcopy_null"]
+    if q < null:
+        text, variance, q = f"nearcopy_rate less that of no memory ({null:.2g})", 0.0, null
+    else:
+        text, variance = "nearcopy_rate less the champion's", q * (1 - q) / m
+    sd = math.sqrt(p * (1 - p) / n + variance)
     found = Difference(p - q, sd, p - q - 1.96 * sd, p - q + 1.96 * sd)
     bound = found.delta - SDS * sd
     return Condition(
         "nearcopy_than_champion",
         bound <= 0,
-        f"nearcopy_rate less the champion's: {_with_interval(found)}, lower bound {bound:.3g}, "
-        "must not be above 0",
+        f"{text}: {_with_interval(found)}, lower bound {bound:.3g}, must not be above 0",
         found.delta,
         found.low,
         found.high,

@@ -55,6 +55,7 @@ def evaluated(features: np.ndarray, reals: np.ndarray, **changes: float) -> Eval
         "nearcopy_rate": 0.01,
         "nearcopy_ci_low": 0.005,
         "nearcopy_ci_high": 0.02,
+        "nearcopy_null": 0.01,
         "ct_z": 0.1,
         "mia_tpr1": 0.01,
         "mia_tpr1_ci_low": 0.0,
@@ -149,6 +150,21 @@ def test_more_copies_than_the_champion_are_refused(models) -> None:
     good = models["good"]
     copying = dataclasses.replace(good, metrics=good.metrics | {"nearcopy_rate": 0.04})
     assert "nearcopy_than_champion" in failed(decide(copying, models["poor"]))
+
+
+def test_a_model_as_near_to_train_as_new_images_does_not_copy_more_than_a_blurred_champion(
+    models,
+) -> None:
+    good, poor = (
+        dataclasses.replace(models[x], metrics={**models[x].metrics}) for x in ("good", "poor")
+    )
+    poor.metrics["nearcopy_rate"] = 0.0
+    good.metrics["nearcopy_rate"] = 0.01
+    assert decide(good, poor).passed
+    good.metrics["nearcopy_rate"] = 0.04
+    (condition,) = decide(good, poor).failed
+    assert condition.name == "nearcopy_than_champion"
+    assert "no memory (0.01)" in condition.text
 
 
 def test_a_refusal_says_figure_interval_and_threshold(models) -> None:
