@@ -169,6 +169,8 @@ def path_length(
 
     Karras et al. 2020, arXiv:1912.04958. The generator must have `styles` and `synthesise`. On
     every second sample, half of the batch as in the paper: the same ones in however many parts.
+    The mean starts at the first lengths, not at the paper's 0, which a short training would take
+    for its aim: an image that does not change.
     """
     latents, labels = latents[::2], None if labels is None else labels[::2]
     styles = generator.styles(latents, labels)  # type: ignore[operator]
@@ -177,7 +179,7 @@ def path_length(
     (gradient,) = torch.autograd.grad((images * noise).sum(), styles, create_graph=True)
     lengths = gradient.square().sum(dim=2).mean(dim=1).sqrt()
     mean = parallel.mean(lengths.detach().mean())
-    known = memory.get("path_length", torch.zeros_like(mean))
+    known = memory.get("path_length", mean)
     memory["path_length"] = known.lerp(mean, 1 - PATH_DECAY)
     return (lengths - memory["path_length"]).square().mean()
 

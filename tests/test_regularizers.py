@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.regularizers import (
@@ -16,6 +16,7 @@ from pipeline.regularizers import (
     gradient_penalty,
     label_smoothing,
     lecam,
+    path_length,
     r1,
     r2,
 )
@@ -124,3 +125,30 @@ def test_penalties_reach_the_critics_weights() -> None:
     r1(lambda images: (weight * images).sum(dim=(1, 2, 3)), REAL, FAKE, MIX).backward()
     assert weight.grad is not None
     torch.testing.assert_close(weight.grad, torch.ones_like(weight))
+
+
+class Stretch(nn.Module):
+    """Images (N, 1, 4, 4) that are `by` times their style: each number's slope is `by`."""
+
+    def __init__(self, by: float) -> None:
+        super().__init__()
+        self.by = by
+
+    def styles(self, latents: Tensor, labels: Tensor | None) -> Tensor:
+        return latents[:, None]
+
+    def synthesise(self, styles: Tensor) -> Tensor:
+        return self.by * styles.unflatten(2, (4, 4))
+
+
+def test_path_lengths_are_held_to_their_running_mean_from_the_first_on() -> None:
+    memory: dict[str, Tensor] = {}
+    latents = torch.randn(6, 16, requires_grad=True)
+
+    def penalty(by: float) -> float:
+        return path_length(Stretch(by), latents, None, torch.ones, memory).item()
+
+    assert penalty(3.0) == pytest.approx(0, abs=1e-9)
+    assert memory["path_length"].item() == pytest.approx(3.0)
+    assert penalty(5.0) == pytest.approx((5 - 3.02) ** 2, rel=1e-4)
+    assert memory["path_length"].item() == pytest.approx(3.02)

@@ -5,10 +5,14 @@ A side is half of the next finer one, rounded up; what is doubled is cut to the 
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 COARSEST = 7  # largest side at which halving ends
+FLATTEST = 0.01  # of `bounded`
 
 
 def sides(image_size: int) -> list[int]:
@@ -66,9 +70,30 @@ def _over_pairs(kernel: Tensor) -> Tensor:
 
 
 def bounded(images: Tensor, training: bool) -> Tensor:
-    """A generator's linear output in training, cut off at [-1, 1] in use, as pixels would be.
+    """A generator's output to [-1, 1]: tanh, which in training can be left where it is saturated.
 
     Without a normalisation before it, a tanh is soon saturated where most of an image is black, and
-    lets no gradient back.
+    lets no gradient back; without the tanh, D sees at once that a black is not quite black.
     """
-    return images if training else images.clamp(-1, 1)
+    result: Tensor = _Bounded.apply(images) if training else torch.tanh(images)
+    return result
+
+
+class _Bounded(torch.autograd.Function):
+    """Its slope is at least `FLATTEST` for gradients that lead away from -1 or 1.
+
+    For those that lead on towards them it is tanh's own: what is black is not to grow blacker.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y = torch.tanh(x)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        slope = 1 - y * y
+        inwards = gradient * y > 0
+        return gradient * torch.where(inwards, slope.clamp(min=FLATTEST), slope)

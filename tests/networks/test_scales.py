@@ -1,4 +1,4 @@
-"""Convolutions at another side than their maps are: the same numbers with fewer products."""
+"""Convolutions at another side than their maps are, and the range of what comes out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.networks.scales import conv_of_doubled, doubled, halved, halved_conv
+from pipeline.networks.scales import bounded, conv_of_doubled, doubled, halved, halved_conv
 
 
 def values_and_gradients(of: Callable[[], Tensor], maps: Tensor, conv: nn.Conv2d) -> list[Tensor]:
@@ -39,3 +39,16 @@ def test_a_convolution_joined_with_a_change_of_side_gives_the_same(
         found, expected = (values_and_gradients(of, maps, conv) for of in (joined, apart))
         for x, y in zip(found, expected, strict=True):
             torch.testing.assert_close(x, y)
+
+
+def test_an_output_is_a_tanh_wherever_it_is_not_saturated() -> None:
+    x = torch.linspace(-1.5, 1.5, 31, dtype=torch.double, requires_grad=True)
+    found, expected = bounded(x, training=True), torch.tanh(x)
+    torch.testing.assert_close(found, expected)
+    for _ in range(2):  # gradients, and theirs
+        found, expected = (
+            torch.autograd.grad(y.square().sum(), x, create_graph=True)[0]
+            for y in (found, expected)
+        )
+        torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(bounded(x, training=False), torch.tanh(x))
