@@ -54,16 +54,17 @@ KINDS = (
     "lost_classes",
     "tiny_set",
 )
-# What makes a training small, and how many seeds each kind gets there.
+# What makes a training small, and how many seeds each kind gets there; of the sound recipes more.
 SMALL: dict[str, dict[str, Any]] = {
     "digits": {
         "model": {"width": 8},
-        "train": {"steps": 300, "batch_size": 32, "precision": "fp32", "ema_decay": 0.98},
+        "train": {"steps": 1000, "batch_size": 32, "precision": "fp32", "ema_decay": 0.98},
     },
-    "ring": {"model": {"width": 64}, "train": {"steps": 250, "batch_size": 128, "ema_decay": 0.98}},
-    "grid": {"model": {"width": 64}, "train": {"steps": 400, "batch_size": 128, "ema_decay": 0.98}},
+    "ring": {"model": {"width": 64}, "train": {"steps": 1500, "batch_size": 128}},
+    "grid": {"model": {"width": 64}, "train": {"steps": 1500, "batch_size": 128}},
 }
-SEEDS = {"digits": 8, "ring": 6, "grid": 6}
+SEEDS = {"digits": 4, "ring": 6, "grid": 6}
+HEALTHY = {"digits": 8, "ring": 16, "grid": 16}
 LOOKS, SAMPLES, JUDGED = 10, 500, 1000
 ARMS: dict[str, dict[str, Any]] = {
     "fixed": {},
@@ -78,7 +79,8 @@ PICTURES = {
 }
 # The judge's bounds: found by looking at its figures and at the pictures, see docs/collapse.md.
 FEWEST_MODES = 0.9  # of the classes or modes, each with a fifth of its share or more
-LEAST_CONFIDENCE, LEAST_VARIETY, LEAST_NEAR = 0.8, 0.6, 0.5
+LEAST_CONFIDENCE, LEAST_VARIETY = 0.8, 0.6  # of digits
+LEAST_NEAR = 0.5  # of points; these lie closer together than reals wherever modes were learnt well
 
 
 def settings(kind: str, problem: str, seed: int, arm: str) -> dict[str, Any]:
@@ -267,10 +269,11 @@ class Film(Callback):
 
 def failed(figures: dict[str, float]) -> bool:
     """The judge's label: classes or modes are gone, or variety, or the samples are none."""
-    good = figures.get("confidence", 1.0) >= LEAST_CONFIDENCE
-    near = figures.get("near", 1.0) >= LEAST_NEAR
-    varied = figures["variety"] >= LEAST_VARIETY
-    return not (figures["modes"] >= FEWEST_MODES and good and near and varied)
+    if figures["modes"] < FEWEST_MODES:
+        return True
+    if "near" in figures:
+        return figures["near"] < LEAST_NEAR
+    return figures["confidence"] < LEAST_CONFIDENCE or figures["variety"] < LEAST_VARIETY
 
 
 def alarmed(result: dict[str, Any]) -> bool:
@@ -289,7 +292,7 @@ def fit(results: list[dict[str, Any]]) -> str:
     grid = itertools.product(
         (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0),
         (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5),
-        (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+        (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8),
     )
     kept = dict(collapse.HIGHEST), dict(collapse.LOWEST)
     try:
@@ -414,14 +417,15 @@ def main() -> None:
     judged, began = Judge(arguments.mnist.resolve(), digits="digits" in problems), time.monotonic()
     cells = [
         (seed, arm, problem, kind)
-        for seed in range(arguments.seeds or max(SEEDS.values()))
+        for seed in range(arguments.seeds or max(HEALTHY.values()))
         for arm in arguments.arm or ["fixed"]
         for problem in problems
         for kind in arguments.kind or KINDS
     ]
     for seed, arm, problem, kind in cells:
         path = folder / f"{kind}_{problem}_{seed}_{arm}.json"
-        if path.exists() or seed >= (arguments.seeds or SEEDS[problem]):
+        most = HEALTHY if kind == "healthy" and arm == "fixed" else SEEDS
+        if path.exists() or seed >= (arguments.seeds or most[problem]):
             continue
         if time.monotonic() - began > arguments.seconds:
             break

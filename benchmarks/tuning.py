@@ -3,10 +3,12 @@
 For each problem and seed, three arms of the same work: `tuner` (what `gan tune` does by default),
 `random` (random search: no trial ends early, no constraints) and `today` (the settings that both
 start from, trained for all of that work at once). The first two spend a part of it on finals, and
-end with a full training of their winner with a seed that no search has seen. `today_once` is that
-last training alone, with today's settings: what the winner would have been without a search. All
-are judged on `test`, which no search sees; a result has collapsed where it diverged, or classes or
-bins of the data are missing.
+end with a training of their winner with a seed that no search has seen, as long as the trials were.
+`today_once` is that last training alone, with today's settings: what the winner would have been
+without a search. All are judged on `test`, which no search sees; a result has collapsed where it
+diverged, or classes or bins of the data are missing. `longer` is the same for a last training of
+three times a trial's work, which no search was asked for: does what is best for short trainings
+serve a longer one?
 
     python benchmarks/tuning.py [--problem digits] [--arm tuner] [--seeds 5] [--out docs/...md]
 
@@ -46,7 +48,7 @@ RATES = {
     "train.d_steps": {"int": [1, 5]},
     "train.g_steps": {"int": [1, 3]},
 }
-FULL = 3  # a full training's work, in trials'
+FULL = 3  # a longer training's work, in trials'
 
 # Small enough that a trial takes a second or two. Points are told apart by bins: a Fréchet distance
 # of two dimensions is blind to modes.
@@ -66,7 +68,7 @@ DIGITS = {
     "model": {"width": 8},
     "train": {"batch_size": 16, "eval_samples": 500, "precision": "fp32"},
     "tune": {
-        "steps": 120,
+        "steps": 200,
         "reports": 5,
         "metric": "fd",
         "constraints": {"label_kl": {"max": 0.5}, "coverage": {"min": 0.05}},
@@ -120,17 +122,16 @@ def run(problem: str, arm: str, values: dict[str, Any]) -> dict[str, Any]:
     seed, trials = values["tune"]["seed"], values["tune"]["trials"]
     extra = (values["tune"]["finalists"] + 1) * values["tune"]["finalist_seeds"]  # the finals'
     base = config.check(values)
-    facts: dict[str, Any] = {"seconds": 0.0}
-    if arm.startswith("today"):
-        chosen = base
-        length = (trials + extra + FULL) / FULL if arm == "today" else 1.0
-    else:
+    chosen, facts = base, {"seconds": 0.0}
+    lengths: tuple[int, ...] = (1, FULL)
+    if arm == "today":
+        lengths = (trials + extra + 1,)
+    elif arm != "today_once":
         chosen, facts = searched(values, f"{problem}_{arm}_{trials}_{seed}.log")
-        length = 1.0
     began = time.perf_counter()
-    found = final(base, chosen, length)
+    found, *longer = [final(base, chosen, length) for length in lengths]
     facts["seconds"] = round(facts["seconds"] + time.perf_counter() - began, 1)
-    return {**found, **facts}
+    return {**found, **({"longer": longer[0]} if longer else {}), **facts}
 
 
 def searched(values: dict[str, Any], url: str) -> tuple[config.Params, dict[str, Any]]:
@@ -151,12 +152,12 @@ def searched(values: dict[str, Any], url: str) -> tuple[config.Params, dict[str,
     }
 
 
-def final(base: config.Params, chosen: config.Params, length: float) -> dict[str, Any]:
-    """Train `chosen` for `length` full trainings of `base`, with a new seed; judge it on test."""
+def final(base: config.Params, chosen: config.Params, length: int) -> dict[str, Any]:
+    """Train `chosen` for the work of `length` trials, with a new seed; judge it on test."""
     definition = studies.Definition("", base.model_dump(by_alias=True, mode="json"), {}, {}, {})
     bench = objective.open_bench(definition)
     steps = work.equal_steps(
-        round(length * base.train.steps), work=bench.cost(base), other=bench.cost(chosen)
+        length * base.tune.steps, work=bench.cost(base), other=bench.cost(chosen)
     )
     train = chosen.train.model_copy(
         update={"steps": steps, "eval_every": steps, "log_every": max(1, steps // 50)}
@@ -209,12 +210,13 @@ def table(problem: str, rows: list[dict[str, Any]], seeds: int) -> list[str]:
     lines = [
         f"### {problem}",
         "",
-        f"| | seeds | median {metric} on test | lowest, highest | collapsed | trials | minutes |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        f"| | seeds | median {metric} on test | lowest, highest | collapsed | longer: median "
+        "| collapsed | trials | minutes |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for arm, found in by_arm.items():
         if not found:
-            lines.append(f"| {arm} | 0 of {seeds} | | | | | |")
+            lines.append(f"| {arm} | 0 of {seeds} | | | | | | | |")
             continue
         some = list(found.values())
         known = [r["value"] for r in some if r["value"] is not None]
@@ -225,6 +227,7 @@ def table(problem: str, rows: list[dict[str, Any]], seeds: int) -> list[str]:
             f"| {arm} | {len(some)} of {seeds} | {median(some):.3g} | {ends}"
             f"{f' ({diverged} diverged)' if diverged else ''} "
             f"| {sum(r['collapsed'] for r in some)} of {len(some)} "
+            f"{_longer([r['longer'] for r in some if 'longer' in r])}"
             f"| {f'{sum(tried) / len(tried):.0f}' if tried else '-'} "
             f"| {sum(r['seconds'] for r in some) / len(some) / 60:.1f} |"
         )
@@ -233,15 +236,21 @@ def table(problem: str, rows: list[dict[str, Any]], seeds: int) -> list[str]:
     return [*lines, ""]
 
 
-def gain(tuner: dict[int, dict[str, Any]], other: dict[int, dict[str, Any]], arm: str) -> str:
-    """The tuner's gain, seed by seed, as a share of the other's figure, with Student's interval."""
+def _longer(some: list[dict[str, Any]]) -> str:
+    if not some:
+        return "| - | - "
+    return f"| {median(some):.3g} | {sum(r['collapsed'] for r in some)} of {len(some)} "
+
+
+def gain(tuner: dict[Any, dict[str, Any]], other: dict[Any, dict[str, Any]], arm: str) -> str:
+    """The tuner's gain, cell by cell, as a share of the other's figure, with Student's interval."""
     from scipy import stats
 
     both = sorted(set(tuner) & set(other))
     pairs = [(tuner[s]["value"], other[s]["value"]) for s in both]
     wins = sum(a is not None and (b is None or a < b) for a, b in pairs)
     ratios = [math.log(a / b) for a, b in pairs if a and b]
-    told = f"Against {arm}: better with {wins} of {len(pairs)} seeds"
+    told = f"Against `{arm}`: better in {wins} of {len(pairs)}"
     if len(ratios) < 2:
         return f"{told}; too few figures for an interval."
     interval = stats.ttest_1samp(ratios, 0).confidence_interval(0.95)
@@ -249,6 +258,12 @@ def gain(tuner: dict[int, dict[str, Any]], other: dict[int, dict[str, Any]], arm
         1 - math.exp(x) for x in (interval.high, sum(ratios) / len(ratios), interval.low)
     )
     return f"{told}; gain {middle:+.0%} (95% interval {low:+.0%} to {high:+.0%})."
+
+
+def overall(rows: list[dict[str, Any]]) -> list[str]:
+    """The gain over all problems and seeds."""
+    by_arm = {arm: {(r["problem"], r["seed"]): r for r in rows if r["arm"] == arm} for arm in ARMS}
+    return [f"- {gain(by_arm['tuner'], by_arm[arm], arm)}" for arm in ARMS[1:]]
 
 
 def page(rows: list[dict[str, Any]], seeds: int, trials: int) -> str:
@@ -264,6 +279,10 @@ def page(rows: list[dict[str, Any]], seeds: int, trials: int) -> str:
             f"{trials} trials' work a search, finals and a last training on top; `today` spends "
             f"as much. {', '.join(dates)}; {'; '.join(machines)}, one thread, beside other work; "
             f"commits {', '.join(commits)}.",
+            "",
+            "Over all problems and seeds the figure after a trial's length is by so much smaller:",
+            "",
+            *overall(rows),
             "",
             *(
                 line

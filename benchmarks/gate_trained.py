@@ -1,0 +1,157 @@
+"""Does the promotion gate pass better trained models, and stop equal and worse ones?
+
+    python benchmarks/gate_trained.py [--seeds 3] [--docs]
+
+Where benchmarks/gate.py simulates, this trains: recipes on the default's digits, each with several
+seeds and for all of its updates or a part of them, samples and scores every one as `evaluate` does,
+and lets the gate decide about all pairs. Trainings are kept below .cache/benchmarks/gate-trained by
+the content of code and params, so that the same command goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import re
+from collections import Counter
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.recipes import Recipe
+from pipeline import config, errors, evaluation, extractor, files, lineage, logs, paths, scoring
+from pipeline.benchmark import runs, tables
+from pipeline.datasets import prepared
+from pipeline.evaluated import Evaluated, Samples
+from pipeline.registry import gate
+from pipeline.sampling import class_labels, sample_images
+
+DOCS = Path("docs/registry.md")
+# name -> preset, updates of G
+MODELS = {
+    "`dcgan`, 2,000 updates": ("dcgan", 2000),
+    "`dcgan`, 7,000 updates": ("dcgan", 7000),
+    "default, 1,000 updates": ("default", 1000),
+    "default, 4,000 updates": ("default", 4000),
+}
+# The challenger is, in what it was given: kind -> (champion, challenger)
+PAIRS = [
+    ("better", "`dcgan`, 2,000 updates", "`dcgan`, 7,000 updates"),
+    ("better", "default, 1,000 updates", "default, 4,000 updates"),
+    ("equal", "`dcgan`, 7,000 updates", "`dcgan`, 7,000 updates"),
+    ("equal", "default, 4,000 updates", "default, 4,000 updates"),
+    ("worse", "`dcgan`, 7,000 updates", "`dcgan`, 2,000 updates"),
+    ("worse", "default, 4,000 updates", "default, 1,000 updates"),
+    ("nearer, but narrower", "`dcgan`, 7,000 updates", "default, 4,000 updates"),
+]
+
+
+def model(preset: str, steps: int, seed: int, kept: Path) -> Evaluated:
+    """The evaluation of one training: kept, or made now."""
+    values = runs.settings(preset, [f"train.steps={steps}"]) | {"seed": seed}
+    stages = ("prepare", "features", "train", "evaluate")
+    inputs = {s: lineage.stage_inputs(s, values, code_only=True) for s in stages}
+    folder = kept / files.json_hash(inputs)[:16]
+    if not folder.exists():
+        print(f"{preset}, {steps} updates, seed {seed} ...", flush=True)
+        scored = trained(values, steps)
+        with files.atomic_folder(folder) as fresh:
+            scored.samples.write(fresh)
+            files.write_json(fresh / "metrics.json", scored.metrics)
+    name = f"{preset} {steps} {seed}"
+    metrics = files.read_json(folder / "metrics.json")
+    return Evaluated(
+        name, metrics, {"neighbours": values["evaluate"]["neighbours"]}, Samples.read(folder)
+    )
+
+
+def trained(values: dict[str, Any], steps: int) -> scoring.Scored:
+    params, data = config.check(values), prepared.load()
+    one = Recipe(values, data)
+    state, _ = one.train(steps, [])
+    settings = params.evaluate
+    counts = data.manifest["splits"]["train"]["class_counts"]
+    n = settings.samples or len(data.split("train"))
+    labels = class_labels(counts, n, settings.seed) if one.n_classes else None
+    images = sample_images(state.ema.eval(), n=n, seed=settings.seed, labels=labels)
+    judge = scoring.Judge(
+        data=data,
+        network=extractor.load(),
+        config=extractor.load_config(),
+        weights=None,
+        settings=evaluation.Settings(
+            neighbours=settings.neighbours, bootstraps=settings.bootstraps, seed=settings.seed
+        ),
+        cas=False,
+        batch_size=settings.batch_size,
+        device=torch.device("cpu"),
+    )
+    return scoring.score(images, labels, judge, scoring.see(images, judge))
+
+
+def decided(
+    models: dict[tuple[str, int], Evaluated], champion: str, challenger: str, margins: gate.Margins
+) -> Iterator[gate.Decision]:
+    """About every pair of seeds; of one recipe, of two different seeds."""
+    for (name, i), one in models.items():
+        for (other_name, j), other in models.items():
+            if (name, other_name) != (champion, challenger) or (name == other_name and i == j):
+                continue
+            assert other.samples is not None
+            n_held_out = other.samples.data["splits"]["test"]["n"]
+            yield gate.decide(other, one, margins, problems=[], n_held_out=n_held_out)
+
+
+def table(models: dict[tuple[str, int], Evaluated], margins: gate.Margins) -> str:
+    def mean(name: str) -> str:
+        return f"{np.mean([m.metrics['fd'] for (own, _), m in models.items() if own == name]):.2f}"
+
+    lines = [
+        "| challenger | champion, mean fd | challenger, mean fd | passes | refused by |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for kind, champion, challenger in PAIRS:
+        found = list(decided(models, champion, challenger, margins))
+        counts = Counter(condition.name for decision in found for condition in decision.failed)
+        why = ", ".join(f"`{key}` {count}" for key, count in counts.most_common())
+        passed = sum(decision.passed for decision in found)
+        lines.append(
+            f"| {kind} | {champion}, {mean(champion)} | {challenger}, {mean(challenger)} "
+            f"| {passed} of {len(found)} | {why} |"
+        )
+    seeds = 1 + max(seed for _, seed in models)
+    about = f"{seeds} seeds each, {date.today().isoformat()}, one thread of {tables.processor()}."
+    return "\n".join([*lines, "", about])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--docs", action="store_true", help=f"put the table into {DOCS}")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    margins = gate.Margins(**config.load_params().registry.gate.model_dump())
+    folder = paths.benchmarks() / "gate-trained"
+    work = folder / "work"
+    runs.prepare(runs.settings("default"), work)
+    models = {}
+    for seed in range(given.seeds):
+        for name, (preset, steps) in MODELS.items():
+            with contextlib.chdir(work):
+                models[name, seed] = model(preset, steps, seed, folder.resolve())
+    text = table(models, margins)
+    print(text)
+    if given.docs:
+        whole = DOCS.read_text(encoding="utf-8")
+        block = f"<!-- gate, trained -->\n{text}\n<!-- end -->"
+        pattern = re.compile("<!-- gate, trained -->.*?<!-- end -->", re.S)
+        DOCS.write_text(pattern.sub(lambda _: block, whole, count=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    logs.setup()
+    errors.run(main)
