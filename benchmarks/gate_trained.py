@@ -50,22 +50,23 @@ PAIRS = [
 ]
 
 
-def model(preset: str, steps: int, seed: int, kept: Path) -> Evaluated:
-    """The evaluation of one training: kept, or made now."""
+def model(preset: str, steps: int, seed: int, folder: Path) -> Evaluated:
+    """The evaluation of one training: kept below `folder`, or made now."""
     values = runs.settings(preset, [f"train.steps={steps}"]) | {"seed": seed}
     stages = ("prepare", "features", "train", "evaluate")
     inputs = {s: lineage.stage_inputs(s, values, code_only=True) for s in stages}
-    folder = kept / files.json_hash(inputs)[:16]
-    if not folder.exists():
+    kept = folder / files.json_hash(inputs)[:16]
+    if not kept.exists():
         print(f"{preset}, {steps} updates, seed {seed} ...", flush=True)
-        scored = trained(values, steps)
-        with files.atomic_folder(folder) as fresh:
+        with contextlib.chdir(folder / "work"):
+            scored = trained(values, steps)
+        with files.atomic_folder(kept) as fresh:
             scored.samples.write(fresh)
             files.write_json(fresh / "metrics.json", scored.metrics)
     name = f"{preset} {steps} {seed}"
-    metrics = files.read_json(folder / "metrics.json")
+    metrics = files.read_json(kept / "metrics.json")
     return Evaluated(
-        name, metrics, {"neighbours": values["evaluate"]["neighbours"]}, Samples.read(folder)
+        name, metrics, {"neighbours": values["evaluate"]["neighbours"]}, Samples.read(kept)
     )
 
 
@@ -135,14 +136,13 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     margins = gate.Margins(**config.load_params().registry.gate.model_dump())
-    folder = paths.benchmarks() / "gate-trained"
-    work = folder / "work"
-    runs.prepare(runs.settings("default"), work)
-    models = {}
-    for seed in range(given.seeds):
-        for name, (preset, steps) in MODELS.items():
-            with contextlib.chdir(work):
-                models[name, seed] = model(preset, steps, seed, folder.resolve())
+    folder = (paths.benchmarks() / "gate-trained").resolve()
+    runs.prepare(runs.settings("default"), folder / "work")
+    models = {
+        (name, seed): model(preset, steps, seed, folder)
+        for seed in range(given.seeds)
+        for name, (preset, steps) in MODELS.items()
+    }
     text = table(models, margins)
     print(text)
     if given.docs:

@@ -28,6 +28,8 @@ from pipeline.tuning.studies import REPEATS, SEED, Definition
 
 SECONDS = "seconds"  # user attribute: where a trial's time went
 LOOK = "eval_"  # what the loop puts before the monitor's figures
+# Follow from a trial's steps: beside what was searched they would be noise in a comparison.
+LOOKS = ("eval_every", "log_every", "checkpoint_every")
 
 
 class Withdrawn(Exception):
@@ -276,7 +278,9 @@ def _open_run(trial: Trial, bench: Bench, params: Params) -> TrialRun:
         study,
         name,
         folder=paths.tuning() / study / name.replace(" ", "_").replace(":", "").replace(",", ""),
-        params=params.model_dump(mode="json", include={"seed", "model", "loss", "train"}),
+        params=params.model_dump(
+            mode="json", include={"seed", "model", "loss", "train"}, exclude={"train": set(LOOKS)}
+        ),
         tags=tags,
         upload_every=params.tracking.upload_every,
     )

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file
 
 from .conftest import Workspace
 
@@ -134,3 +135,18 @@ def test_what_was_trained_with_untracked_code_is_not_reproduced(copy: Workspace)
     assert "code that git did not track" in output
     assert "pipeline/losses_of_mine.py" in output
     assert "untracked" in copy.gan("verify", told["uri"], code=1)
+
+
+def test_the_champion_is_fine_tuned_and_another_shape_is_refused(copy: Workspace) -> None:
+    # Rates at which nothing moves: what comes out is what it started from.
+    copy.set(model__init_from=CHAMPION, train__lr_g=1e-9, train__lr_d=1e-9, train__steps=10)
+    output = copy.run("dvc", "repro", "train")
+    assert f"starting from {CHAMPION}: the generator alone" in output
+    trained = load_file(copy.root / "models/generator/last.safetensors")
+    (package,) = copy.root.glob("models/package/**/generator.safetensors")
+    for name, weights in load_file(package).items():
+        np.testing.assert_allclose(trained[name], weights, atol=1e-5)
+    copy.set(model__width=8)
+    output = copy.run("dvc", "repro", "train", code=255)
+    assert "model.init_from" in output
+    assert " here" in output

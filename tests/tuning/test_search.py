@@ -246,6 +246,7 @@ def test_mlflow_has_a_run_for_the_study_and_a_child_for_each_trial(project: Proj
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert child.data.metrics["value"] == study.trials[0].value
     assert child.data.params["train.lr_g"] == "0.004"
+    assert "train.eval_every" not in child.data.params  # follows from its steps
     assert len(client.get_metric_history(child.info.run_id, "eval_fd")) == 3
     assert client.list_artifacts(child.info.run_id, "images")
 
