@@ -276,14 +276,18 @@ def failed(figures: dict[str, float]) -> bool:
     return figures["confidence"] < LEAST_CONFIDENCE or figures["variety"] < LEAST_VARIETY
 
 
-def alarmed(result: dict[str, Any]) -> bool:
-    """Does the alarm, with its present bounds, sound in the looks of a training?"""
-    if result["ended"] != "done":
-        return True
+def first_alarm(result: dict[str, Any]) -> float | None:
+    """The share of a training at which the alarm, with its present bounds, first sounds."""
     alarm = collapse.CollapseAlarm()
-    return any(
-        alarm.hears(look, look["step"] / result["steps"]) is not None for look in result["looks"]
-    )
+    for look in result["looks"]:
+        share = look["step"] / result["steps"]
+        if alarm.hears(look, share) is not None:
+            return float(share)
+    return None if result["ended"] == "done" else 1.0
+
+
+def alarmed(result: dict[str, Any]) -> bool:
+    return first_alarm(result) is not None
 
 
 def fit(results: list[dict[str, Any]]) -> str:
@@ -355,8 +359,7 @@ def table(results: list[dict[str, Any]]) -> list[str]:
             if not rows:
                 continue
             hits, alarms = rates(rows)
-            first = [e["step"] / r["steps"] for r in rows for e in r["events"][:1]
-                     if e["kind"] == "alarm"]  # fmt: skip
+            first = [at for r in rows if (at := first_alarm(r)) is not None]
             when = f"{np.median(first):.0%} of the steps" if first else "-"
             counts = f"{len(rows)} | {hits[1]} | {hits[0]} | {alarms[0]}"
             lines.append(f"| {kind}, {problem} | {counts} | {when} |")

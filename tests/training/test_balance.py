@@ -48,8 +48,9 @@ def test_a_strong_d_is_held_back_and_a_weak_one_helped() -> None:
     strong, weak, fair, learnt = (Adaptive(d_steps=1, g_steps=1) for _ in range(4))
     for _ in range(100):
         assert "accuracy 1.00" in (strong.adapt(1.0, 0.0) or "accuracy 1.00")
-        weak.adapt(0.5, 0.0)
+        weak.adapt(0.4, 0.0)
         assert fair.adapt(0.8, 0.1) is None
+        assert fair.adapt(0.5, 0.1) is None  # the end of a good training
         learnt.adapt(0.8, 0.9)  # by heart
     assert strong.handicap == learnt.handicap == MOST_HANDICAP
     assert weak.handicap == -MOST_HANDICAP
