@@ -7,7 +7,7 @@ The monitor's bounds were chosen by the seeds of one half of the zoo (`--fit` lo
 rate and false-alarm rate are those of the other half. The same trainings with `train.balance:
 adaptive` and with `train.on_collapse: rollback` show what these save.
 
-    python benchmarks/collapse_monitor.py --mnist PATH/mnist.parquet [--seconds 240] [--out FILE]
+    python -m benchmarks.collapse_monitor --mnist PATH/mnist.parquet [--seconds 240] [--out FILE]
 
 What is done is kept in .cache/benchmarks/collapse, so that the same command goes on; `--seconds`
 ends it early, with the table of what there is.
@@ -64,7 +64,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "grid": {"model": {"width": 64}, "train": {"steps": 1500, "batch_size": 128}},
 }
 SEEDS = {"digits": 4, "ring": 6, "grid": 6}
-HEALTHY = {"digits": 8, "ring": 16, "grid": 16}
+HEALTHY_SEEDS = {"digits": 8, "ring": 16, "grid": 16}
 LOOKS, SAMPLES, JUDGED = 10, 500, 1000
 ARMS: dict[str, dict[str, Any]] = {
     "fixed": {},
@@ -73,9 +73,9 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 DOCS = Path("docs/collapse.md")
 PICTURES = {
-    "healthy": "healthy_ring_0_fixed",
-    "collapsing": "d_too_weak_ring_0_fixed",
-    "rescued": "d_too_weak_ring_0_adaptive",
+    "healthy": "healthy_digits_0_fixed",
+    "collapsing": "g_rate_too_high_digits_0_fixed",
+    "rescued": "g_rate_too_high_digits_0_adaptive",
 }
 # The judge's bounds: found by looking at its figures and at the pictures, see docs/collapse.md.
 FEWEST_MODES = 0.9  # of the classes or modes, each with a fifth of its share or more
@@ -283,7 +283,7 @@ def first_alarm(result: dict[str, Any]) -> float | None:
         share = look["step"] / result["steps"]
         if alarm.hears(look, share) is not None:
             return float(share)
-    return None if result["ended"] == "done" else 1.0
+    return None if result["ended"] == "done" else result["looks"][-1]["step"] / result["steps"]
 
 
 def alarmed(result: dict[str, Any]) -> bool:
@@ -420,14 +420,14 @@ def main() -> None:
     judged, began = Judge(arguments.mnist.resolve(), digits="digits" in problems), time.monotonic()
     cells = [
         (seed, arm, problem, kind)
-        for seed in range(arguments.seeds or max(HEALTHY.values()))
+        for seed in range(arguments.seeds or max(HEALTHY_SEEDS.values()))
         for arm in arguments.arm or ["fixed"]
         for problem in problems
         for kind in arguments.kind or KINDS
     ]
     for seed, arm, problem, kind in cells:
         path = folder / f"{kind}_{problem}_{seed}_{arm}.json"
-        most = HEALTHY if kind == "healthy" and arm == "fixed" else SEEDS
+        most = HEALTHY_SEEDS if kind == "healthy" and arm == "fixed" else SEEDS
         if path.exists() or seed >= (arguments.seeds or most[problem]):
             continue
         if time.monotonic() - began > arguments.seconds:

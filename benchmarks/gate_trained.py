@@ -1,11 +1,12 @@
 """Does the promotion gate pass better trained models, and stop equal and worse ones?
 
-    python benchmarks/gate_trained.py [--seeds 3] [--docs]
+    python -m benchmarks.gate_trained [--seeds 2] [--docs]
 
 Where benchmarks/gate.py simulates, this trains: recipes on the default's digits, each with several
-seeds and for all of its updates or a part of them, samples and scores every one as `evaluate` does,
-and lets the gate decide about all pairs. Trainings are kept below .cache/benchmarks/gate-trained by
-the content of code and params, so that the same command goes on where it was stopped.
+seeds and for all of its updates or a part of them. The last average of every one is scored as
+`evaluate` does, and the gate decides about all pairs. Trainings are kept below
+.cache/benchmarks/gate-trained by the content of code and params, so that the same command goes on
+where it was stopped.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def trained(values: dict[str, Any], steps: int) -> scoring.Scored:
     state, _ = one.train(steps, [])
     settings = params.evaluate
     counts = data.manifest["splits"]["train"]["class_counts"]
-    n = settings.samples or len(data.split("train"))
+    n = min(settings.samples, len(data.split("train")))
     labels = class_labels(counts, n, settings.seed) if one.n_classes else None
     images = sample_images(state.ema.eval(), n=n, seed=settings.seed, labels=labels)
     judge = scoring.Judge(
@@ -125,13 +126,16 @@ def table(models: dict[tuple[str, int], Evaluated], margins: gate.Margins) -> st
             f"| {passed} of {len(found)} | {why} |"
         )
     seeds = 1 + max(seed for _, seed in models)
-    about = f"{seeds} seeds each, {date.today().isoformat()}, one thread of {tables.processor()}."
+    about = (
+        f"{seeds} seeds each, so that pairs share trainings; {date.today().isoformat()}, "
+        f"one thread of {tables.processor()}."
+    )
     return "\n".join([*lines, "", about])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--docs", action="store_true", help=f"put the table into {DOCS}")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -149,7 +153,10 @@ def main() -> None:
         whole = DOCS.read_text(encoding="utf-8")
         block = f"<!-- gate, trained -->\n{text}\n<!-- end -->"
         pattern = re.compile("<!-- gate, trained -->.*?<!-- end -->", re.S)
-        DOCS.write_text(pattern.sub(lambda _: block, whole, count=1), encoding="utf-8")
+        changed, places = pattern.subn(lambda _: block, whole, count=1)
+        if not places:
+            raise errors.UserError(f"{DOCS} has no place for the table: <!-- gate, trained -->")
+        DOCS.write_text(changed, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -4,11 +4,10 @@ For each problem and seed, three arms of the same work: `tuner` (what `gan tune`
 `random` (random search: no trial ends early, no constraints) and `today` (the settings that both
 start from, trained for all of that work at once). The first two spend a part of it on finals, and
 end with a training of their winner with a seed that no search has seen, as long as the trials were.
-`today_once` is that last training alone, with today's settings: what the winner would have been
-without a search. All are judged on `test`, which no search sees; a result has collapsed where it
-diverged, or classes or bins of the data are missing. `longer` is the same for a last training of
-three times a trial's work, which no search was asked for: does what is best for short trainings
-serve a longer one?
+Beside them `today_once`: that last training alone, with today's settings, what the winner would
+have been without a search. All are judged on `test`, which no search sees. `longer` is the same for
+a last training of three times a trial's work, which no search was asked for: does what is best for
+short trainings serve a longer one?
 
     python benchmarks/tuning.py [--problem digits] [--arm tuner] [--seeds 5] [--out docs/...md]
 
@@ -34,7 +33,7 @@ import torch
 from pipeline import config, errors, files, lineage, logs, paths, presets
 from pipeline.benchmark import runs
 from pipeline.benchmark.tables import processor
-from pipeline.training import callbacks, devices, recipe
+from pipeline.training import callbacks, collapse, devices, recipe
 from pipeline.training.monitor import Monitor
 from pipeline.tuning import finals, ledger, objective, search, show, space, studies, work
 
@@ -83,8 +82,6 @@ PROBLEMS: dict[str, tuple[str, dict[str, Any]]] = {
     **{f"ring_{name}": (f"failing/ring_{name}", POINTS) for name in FAILING},
     **{f"digits_{name}": (f"failing/{name}", DIGITS) for name in FAILING},
 }
-# Samples close together are no sign here: G makes a curve of each Gaussian of a ring learnt well.
-BOUNDS = {"label_kl": 0.5, "ndb_jsd": 0.4}
 HELD = ("fd", "label_kl", "ndb_jsd", "coverage", "recall", "selfnn_ratio")  # of a row's figures
 
 
@@ -178,11 +175,10 @@ def final(base: config.Params, chosen: config.Params, length: int) -> dict[str, 
             callbacks=[callbacks.StopOnDivergence()],
         )
     except callbacks.Diverged:
-        return {"value": None, "collapsed": True, "figures": {}}
+        return {"value": None, "figures": {}}
     row = {k.removeprefix("eval_"): v for k, v in state.history[-1].items() if "eval_" in k}
     return {
         "value": row[base.tune.metric],
-        "collapsed": any(row[name] > bound for name, bound in BOUNDS.items()),
         "figures": {name: round(row[name], 4) for name in HELD},
     }
 
@@ -191,9 +187,20 @@ def key(arm: str, values: dict[str, Any]) -> str:
     """Names the settings of a cell, so that a row of others is not taken for it."""
     used = {name: values[name] for name in ("seed", "data", "features", "model", "loss", "train")}
     tune = dict(values["tune"])
+    if arm == "tuner":  # the alarm ends its trials
+        tune["alarm"] = {**collapse.HIGHEST, **collapse.LOWEST}
     if arm.startswith("today"):
         tune = {name: tune[name] for name in ("trials", "finalists", "finalist_seeds", "metric")}
     return files.json_hash({**used, "tune": tune})[:8]
+
+
+def collapsed(row: dict[str, Any]) -> bool:
+    """Diverged, or beyond the alarm's bounds on missing classes and bins, at the end.
+
+    Not where samples lie close together: G makes a curve of each Gaussian of a ring learnt well.
+    """
+    figures = row["figures"]
+    return not figures or any(figures[name] > bound for name, bound in collapse.HIGHEST.items())
 
 
 def median(rows: list[dict[str, Any]]) -> float:
@@ -226,7 +233,7 @@ def table(problem: str, rows: list[dict[str, Any]], seeds: int) -> list[str]:
         lines.append(
             f"| {arm} | {len(some)} of {seeds} | {median(some):.3g} | {ends}"
             f"{f' ({diverged} diverged)' if diverged else ''} "
-            f"| {sum(r['collapsed'] for r in some)} of {len(some)} "
+            f"| {sum(map(collapsed, some))} of {len(some)} "
             f"{_longer([r['longer'] for r in some if 'longer' in r])}"
             f"| {f'{sum(tried) / len(tried):.0f}' if tried else '-'} "
             f"| {sum(r['seconds'] for r in some) / len(some) / 60:.1f} |"
@@ -239,37 +246,66 @@ def table(problem: str, rows: list[dict[str, Any]], seeds: int) -> list[str]:
 def _longer(some: list[dict[str, Any]]) -> str:
     if not some:
         return "| - | - "
-    return f"| {median(some):.3g} | {sum(r['collapsed'] for r in some)} of {len(some)} "
+    return f"| {median(some):.3g} | {sum(map(collapsed, some))} of {len(some)} "
 
 
-def gain(tuner: dict[Any, dict[str, Any]], other: dict[Any, dict[str, Any]], arm: str) -> str:
-    """The tuner's gain, cell by cell, as a share of the other's figure, with Student's interval."""
-    from scipy import stats
-
+def gain(tuner: dict[int, dict[str, Any]], other: dict[int, dict[str, Any]], arm: str) -> str:
+    """The tuner's gain, seed by seed, as a share of the other's figure."""
     both = sorted(set(tuner) & set(other))
     pairs = [(tuner[s]["value"], other[s]["value"]) for s in both]
     wins = sum(a is not None and (b is None or a < b) for a, b in pairs)
     ratios = [math.log(a / b) for a, b in pairs if a and b]
-    told = f"Against `{arm}`: better in {wins} of {len(pairs)}"
+    told = f"Against `{arm}`: better with {wins} of {len(pairs)} seeds"
+    return f"{told}; {_interval(ratios, 'seeds')}."
+
+
+def _interval(ratios: list[float], what: str) -> str:
+    """The mean gain of logarithms of ratios, and Student's 95% interval of it."""
+    from scipy import stats
+
     if len(ratios) < 2:
-        return f"{told}; too few figures for an interval."
+        return "too few figures for an interval"
     interval = stats.ttest_1samp(ratios, 0).confidence_interval(0.95)
     low, middle, high = (
         1 - math.exp(x) for x in (interval.high, sum(ratios) / len(ratios), interval.low)
     )
-    return f"{told}; gain {middle:+.0%} (95% interval {low:+.0%} to {high:+.0%})."
+    return f"gain {middle:+.0%} (95% interval over {len(ratios)} {what} {low:+.0%} to {high:+.0%})"
 
 
 def overall(rows: list[dict[str, Any]]) -> list[str]:
-    """The gain over all problems and seeds."""
-    by_arm = {arm: {(r["problem"], r["seed"]): r for r in rows if r["arm"] == arm} for arm in ARMS}
-    return [f"- {gain(by_arm['tuner'], by_arm[arm], arm)}" for arm in ARMS[1:]]
+    """The gain over all problems: of each the mean over its seeds, which all problems share."""
+    lines = []
+    for arm in ("random", "today_once"):
+        means, wins, pairs = [], 0, 0
+        for problem in PROBLEMS:
+            own = {
+                name: {
+                    r["seed"]: r["value"]
+                    for r in rows
+                    if (r["problem"], r["arm"]) == (problem, name)
+                }
+                for name in ("tuner", arm)
+            }
+            both = [
+                (own["tuner"][seed], own[arm][seed])
+                for seed in own["tuner"].keys() & own[arm].keys()
+            ]
+            ratios = [math.log(a / b) for a, b in both if a and b]
+            wins += sum(a is not None and (b is None or a < b) for a, b in both)
+            pairs += len(both)
+            if ratios:
+                means.append(sum(ratios) / len(ratios))
+        lines.append(
+            f"- Against `{arm}`: better in {wins} of {pairs} cells; {_interval(means, 'problems')}."
+        )
+    return lines
 
 
 def page(rows: list[dict[str, Any]], seeds: int, trials: int) -> str:
     commits = sorted({r["commit"] for r in rows})
     dates = sorted({r["date"] for r in rows})
     machines = sorted({r["machine"] for r in rows})
+    bounds = " or ".join(f"`{name}` above {bound:g}" for name, bound in collapse.HIGHEST.items())
     return "\n".join(
         [
             "# Does the search work?",
@@ -280,7 +316,9 @@ def page(rows: list[dict[str, Any]], seeds: int, trials: int) -> str:
             f"as much. {', '.join(dates)}; {'; '.join(machines)}, one thread, beside other work; "
             f"commits {', '.join(commits)}.",
             "",
-            "Over all problems and seeds the figure after a trial's length is by so much smaller:",
+            f"Collapsed: {bounds}, or diverged; a training too short to be any good counts, "
+            "too. Gains are the share by which the figure is smaller after a training as long as a "
+            "trial. Over all problems:",
             "",
             *overall(rows),
             "",
@@ -306,6 +344,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="the table's page")
     arguments = parser.parse_args()
     logging.getLogger("pipeline").setLevel(logging.WARNING)
+    commit = lineage.git_facts()["git_commit"][:8]  # of the code that runs, whatever comes after
     path = arguments.rows.resolve()
     rows: list[dict[str, Any]] = files.read_json(path) if path.exists() else []
     wanted = {}
@@ -326,14 +365,13 @@ def main() -> None:
             or (problem, arm, seed, own) in {name(row) for row in rows}
         ):
             continue
-        commit = lineage.git_facts()["git_commit"][:8]
         with project(values):
             found = run(problem, arm, values)
         about = {"problem": problem, "arm": arm, "seed": seed, "key": own, "commit": commit}
         about |= {"date": str(datetime.date.today()), "machine": processor()}
         rows.append({**about, **found})
         files.write_json(path, rows)
-        print(problem, arm, seed, found["value"], found["collapsed"], found["seconds"], flush=True)
+        print(problem, arm, seed, found["value"], found["seconds"], flush=True)
     text = page([r for r in rows if name(r) in wanted], arguments.seeds, arguments.trials)
     print(text)
     if arguments.out:

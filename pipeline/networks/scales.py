@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 COARSEST = 7  # largest side at which halving ends
-FLATTEST = 0.01  # of `bounded`
+FLATTEST = 0.01  # least slope of `bounded` in training
 
 
 def sides(image_size: int) -> list[int]:
@@ -73,7 +73,8 @@ def bounded(images: Tensor, training: bool) -> Tensor:
     """A generator's output to [-1, 1]: tanh, which in training can be left where it is saturated.
 
     Without a normalisation before it, a tanh is soon saturated where most of an image is black, and
-    lets no gradient back; without the tanh, D sees at once that a black is not quite black.
+    lets no gradient back; without the tanh, D sees at once that a black is not quite black. The
+    numbers are the same either way: a plain tanh is what the exports know.
     """
     result: Tensor = _Bounded.apply(images) if training else torch.tanh(images)
     return result

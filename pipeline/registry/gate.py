@@ -272,7 +272,7 @@ def _memorization(
         )
     ]
     if champion is not None and "nearcopy_rate" in champion:
-        conditions.append(_more_copies(metrics, champion))
+        conditions.append(_more_copies(metrics, champion, n_held_out))
     z = metrics["ct_z"]
     conditions.append(
         Condition(
@@ -301,25 +301,33 @@ def _memorization(
     return conditions
 
 
-def _more_copies(metrics: dict[str, float], champion: dict[str, float]) -> Condition:
-    """Not significantly more near copies than the champion has, or a generator without memory.
+def _more_copies(
+    metrics: dict[str, float], champion: dict[str, float], n_held_out: int
+) -> Condition:
+    """Not significantly more near copies than both the champion and a generator without memory.
 
     A blurred champion has fewer than new real images would: a model that is as near to the training
-    images as those are does not copy.
+    images as those are does not copy. What no memory gives is itself uncertain: its threshold is a
+    quantile of the held-out images.
     """
-    (p, n), (q, m) = ((x["nearcopy_rate"], x["n_fake"]) for x in (metrics, champion))
+    p, n = metrics["nearcopy_rate"], metrics["n_fake"]
+    q, m = champion["nearcopy_rate"], champion["n_fake"]
     null = metrics["nearcopy_null"]
-    if q < null:
-        text, variance, q = f"nearcopy_rate less that of no memory ({null:.2g})", 0.0, null
-    else:
-        text, variance = "nearcopy_rate less the champion's", q * (1 - q) / m
-    sd = math.sqrt(p * (1 - p) / n + variance)
-    found = Difference(p - q, sd, p - q - 1.96 * sd, p - q + 1.96 * sd)
-    bound = found.delta - SDS * sd
+    references = (
+        ("the champion's", q, q * (1 - q) / m),
+        (f"that of no memory ({null:.2g})", null, null * (1 - null) / n_held_out),
+    )
+    bounds = []
+    for name, reference, variance in references:
+        sd = math.sqrt(p * (1 - p) / n + variance)
+        bounds.append((p - reference - SDS * sd, name, p - reference, sd))
+    bound, name, delta, sd = min(bounds)
+    found = Difference(delta, sd, delta - 1.96 * sd, delta + 1.96 * sd)
     return Condition(
         "nearcopy_than_champion",
         bound <= 0,
-        f"{text}: {_with_interval(found)}, lower bound {bound:.3g}, must not be above 0",
+        f"nearcopy_rate less {name}: {_with_interval(found)}, lower bound {bound:.3g}, "
+        "must not be above 0",
         found.delta,
         found.low,
         found.high,

@@ -91,14 +91,15 @@ class Adaptive(Fixed):
     """Holds D in the range where G learns from it, by two signals.
 
     `accuracy`: the share of pairs of a real and a fake that D ranks rightly, which needs no
-    boundary and so serves every loss. Above `STRONG` D gets a further handicap, below `WEAK` G: at a
-    half D cannot tell them apart, which is where a good training ends; below, G has outrun it.
+    boundary, so serves every loss. Above `STRONG` D gets a further handicap, below `WEAK` G. At a
+    half, D cannot tell them apart, which is where a good training ends; below, G has outrun it.
     `gap`: by how much lower D's mean logit is on held-out reals than on those it learns from, as a
     share of what tells reals from fakes (Karras et al. 2020, arXiv:2006.06676, their r_v). Above
-    `OVERFIT` D knows its reals by heart, and is held back whatever its accuracy.
+    `OVERFIT` D knows its reals by heart and is held back, where its accuracy is above `FAIR`: of a D
+    that hardly tells them apart the gap is noise.
     """
 
-    STRONG, WEAK, OVERFIT = 0.95, 0.45, 0.5
+    STRONG, FAIR, WEAK, OVERFIT = 0.95, 0.75, 0.45, 0.5
     FAR = (0.3, 0.98)  # outside, it moves by an octave at once
     every = 10
 
@@ -110,7 +111,7 @@ class Adaptive(Fixed):
         self.accuracy, self.gap = accuracy, gap
         before = self.handicap
         by = 1 if self.FAR[0] < accuracy < self.FAR[1] else 2
-        if accuracy > self.STRONG or gap > self.OVERFIT:
+        if accuracy > self.STRONG or (gap > self.OVERFIT and accuracy > self.FAIR):
             self._shift(by)
         elif accuracy < self.WEAK:
             self._shift(-by)

@@ -8,7 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.networks.scales import bounded, conv_of_doubled, doubled, halved, halved_conv
+from pipeline.networks.scales import (
+    FLATTEST,
+    bounded,
+    conv_of_doubled,
+    doubled,
+    halved,
+    halved_conv,
+)
 
 
 def values_and_gradients(of: Callable[[], Tensor], maps: Tensor, conv: nn.Conv2d) -> list[Tensor]:
@@ -52,3 +59,13 @@ def test_an_output_is_a_tanh_wherever_it_is_not_saturated() -> None:
         )
         torch.testing.assert_close(found, expected)
     torch.testing.assert_close(bounded(x, training=False), torch.tanh(x))
+
+
+def test_where_it_is_saturated_a_gradient_leads_back_and_its_gradient_does_not_blow_up() -> None:
+    x = torch.tensor([-20.0, 20.0], dtype=torch.double, requires_grad=True)
+    for sign, slope in ((-1, 0.0), (1, FLATTEST)):  # towards the ends, and away from them
+        y = bounded(x, training=True)
+        (first,) = torch.autograd.grad(sign * y.square().sum() / 2, x, create_graph=True)
+        torch.testing.assert_close(first.abs(), torch.full_like(x, slope))
+        (second,) = torch.autograd.grad(first.square().sum(), x)
+        assert second.isfinite().all()

@@ -167,6 +167,25 @@ def test_a_model_as_near_to_train_as_new_images_does_not_copy_more_than_a_blurre
     assert "no memory (0.01)" in condition.text
 
 
+def test_the_share_of_near_copies_that_passes_rises_with_the_champions() -> None:
+    """Of samples without memory 95% pass, whose threshold is a quantile of 1,000 held-out images."""
+
+    def passes(rate: float, of_champion: float) -> bool:
+        challenger, champion = (
+            {"nearcopy_rate": x, "n_fake": 3500.0, "nearcopy_null": 0.01}
+            for x in (rate, of_champion)
+        )
+        return gate._more_copies(challenger, champion, 1000).passed
+
+    rates = np.arange(0.008, 0.03, 0.002)
+    limits = [max(r for r in rates if passes(r, q)) for q in (0.0, 0.0099, 0.0101, 0.015)]
+    assert limits == sorted(limits)
+    rng = np.random.default_rng(0)
+    held = np.sort(rng.uniform(size=(400, 1000)), axis=1)[:, 9]  # nearest 1%
+    true = rng.binomial(3500, held) / 3500
+    assert np.mean(true <= limits[0]) > 0.9
+
+
 def test_a_refusal_says_figure_interval_and_threshold(models) -> None:
     (condition,) = decide(models["also good"], models["good"]).failed
     assert condition.threshold == 0

@@ -51,6 +51,7 @@ def test_a_strong_d_is_held_back_and_a_weak_one_helped() -> None:
         weak.adapt(0.4, 0.0)
         assert fair.adapt(0.8, 0.1) is None
         assert fair.adapt(0.5, 0.1) is None  # the end of a good training
+        assert fair.adapt(0.6, 0.9) is None  # a share of next to nothing is noise
         learnt.adapt(0.8, 0.9)  # by heart
     assert strong.handicap == learnt.handicap == MOST_HANDICAP
     assert weak.handicap == -MOST_HANDICAP
