@@ -95,7 +95,7 @@ class Adaptive(Fixed):
     half, D cannot tell them apart, which is where a good training ends; below, G has outrun it.
     `gap`: by how much lower D's mean logit is on held-out reals than on those it learns from, as a
     share of what tells reals from fakes (Karras et al. 2020, arXiv:2006.06676, their r_v). Above
-    `OVERFIT` D knows its reals by heart and is held back, where its accuracy is above `FAIR`: of a D
+    `OVERFIT` D knows its reals by heart and is held back, if its accuracy is above `FAIR`: of a D
     that hardly tells them apart the gap is noise.
     """
 
