@@ -9,8 +9,9 @@ adaptive` and with `train.on_collapse: rollback` show what these save.
 
     python -m benchmarks.collapse_monitor --mnist PATH/mnist.parquet [--seconds 240] [--out FILE]
 
-What is done is kept in .cache/benchmarks/collapse, so that the same command goes on; `--seconds`
-ends it early, with the table of what there is.
+What is done is kept in .cache/benchmarks/collapse by its settings, so that the same command goes on
+(delete what other code would train otherwise); `--seconds` ends it early, with the table of what
+there is.
 """
 
 from __future__ import annotations
@@ -98,6 +99,12 @@ def settings(kind: str, problem: str, seed: int, arm: str) -> dict[str, Any]:
     every = SMALL[problem]["train"]["steps"] // LOOKS
     size = {"device": "cpu", "eval_samples": SAMPLES, "eval_every": every, "log_every": every}
     return presets.merged(values, {"seed": seed, "train": {**size, **ARMS[arm]}})
+
+
+def key(kind: str, problem: str, seed: int, arm: str) -> str:
+    """Of the settings of a training, and of the bounds that a rollback goes by."""
+    bounds = [collapse.HIGHEST, collapse.LOWEST] if arm == "rollback" else []
+    return files.json_hash([settings(kind, problem, seed, arm), bounds])[:8]
 
 
 def name_of(kind: str, problem: str) -> str:
@@ -428,18 +435,25 @@ def main() -> None:
     for seed, arm, problem, kind in cells:
         path = folder / f"{kind}_{problem}_{seed}_{arm}.json"
         most = HEALTHY_SEEDS if kind == "healthy" and arm == "fixed" else SEEDS
-        if path.exists() or seed >= (arguments.seeds or most[problem]):
+        own = key(kind, problem, seed, arm)
+        if seed >= (arguments.seeds or most[problem]):
+            continue
+        if path.exists() and files.read_json(path).get("key") == own:
             continue
         if time.monotonic() - began > arguments.seconds:
             break
         result, film = trained(kind, problem, seed, arm, judged)
         if film.frames:
             film.save(path.with_suffix(".png"))
-        files.write_json(path, result)
+        files.write_json(path, result | {"key": own})
         told = {k: round(v, 3) for k, v in result["judge"].items()}
         print(path.stem, "FAILED" if failed(result["judge"]) else "sound",
               "alarm" if alarmed(result) else "-", told, flush=True)  # fmt: skip
-    results = [files.read_json(path) for path in sorted(folder.glob("*.json"))]
+    results = [
+        result
+        for result in (files.read_json(path) for path in sorted(folder.glob("*.json")))
+        if result["key"] == key(*(result[name] for name in ("kind", "problem", "seed", "arm")))
+    ]
     if arguments.fit:
         print(fit([r for r in results if r["arm"] == "fixed" and r["seed"] % 2 == 0]))
     head = (
