@@ -58,7 +58,10 @@ CASES: dict[str, Case] = {
     "mlp": ({**PLAIN, "name": "mlp"}, {}),
     "resnet_of_classes": ({"optimizer": "sgd", "name": "resnet"}, GENTLE),
     "veegan": ({**PLAIN, "name": "veegan"}, {}),
-    "stylegan2": ({**PLAIN, "name": "stylegan2"}, penalised(TERMS["path_length"](2.0))),
+    "stylegan2": (
+        {**PLAIN, "name": "stylegan2"},
+        {**GENTLE, **penalised(TERMS["path_length"](2.0))},
+    ),
     "progressive": ({**PLAIN, "name": "progressive"}, {}),
 }
 
