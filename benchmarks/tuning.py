@@ -325,6 +325,7 @@ def page(rows: list[dict[str, Any]], seeds: int, trials: int) -> str:
             *(
                 line
                 for problem in PROBLEMS
+                if any(r["problem"] == problem for r in rows)
                 for line in table(problem, [r for r in rows if r["problem"] == problem], seeds)
             ),
         ]
