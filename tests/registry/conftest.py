@@ -18,10 +18,15 @@ SHAPE = (28, 28, 1)
 
 
 def write_generator(
-    folder: Path, *, n_classes: int = 0, shape: tuple[int, ...] = SHAPE, seed: int = 0
+    folder: Path,
+    *,
+    n_classes: int = 0,
+    shape: tuple[int, ...] = SHAPE,
+    seed: int = 0,
+    name: str = "",
 ) -> dict[str, Any]:
-    """An untrained generator as the train stage writes one."""
-    name = "dcgan" if len(shape) == 3 else "points"
+    """An untrained generator as the train stage writes one; `name` of its network, or by shape."""
+    name = name or ("dcgan" if len(shape) == 3 else "points")
     arguments = {
         "name": name,
         "shape": list(shape),

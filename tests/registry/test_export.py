@@ -23,6 +23,17 @@ def test_every_format_gives_what_torch_gives(tmp_path: Path, format: str, n_clas
     assert facts["inputs"] == (["latents", "labels"] if n_classes else ["latents"])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["r3gan", "stylegan2"])
+def test_networks_whose_last_layer_trains_by_other_slopes_are_exported(
+    tmp_path: Path, name: str
+) -> None:
+    write_generator(tmp_path / "generator", name=name)
+    for format, suffix in export.SUFFIXES.items():
+        result = export.export(tmp_path / "generator", tmp_path / f"g{suffix}", format)
+        assert result.difference <= export.TOLERANCE
+
+
 def test_a_file_that_gives_something_else_is_removed(tmp_path: Path, monkeypatch) -> None:
     write_generator(tmp_path / "generator")
     write, run = export.FORMATS["torchscript"]
