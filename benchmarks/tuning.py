@@ -272,32 +272,28 @@ def _interval(ratios: list[float], what: str) -> str:
     return f"gain {middle:+.0%} (95% interval over {len(ratios)} {what} {low:+.0%} to {high:+.0%})"
 
 
-def overall(rows: list[dict[str, Any]]) -> list[str]:
+def overall(rows: list[dict[str, Any]], *, longer: bool) -> list[str]:
     """The gain over all problems: of each the mean over its seeds, which all problems share."""
     lines = []
     for arm in ("random", "today_once"):
         means, wins, pairs = [], 0, 0
         for problem in PROBLEMS:
-            own = {
-                name: {
-                    r["seed"]: r["value"]
+            tuner, other = (
+                {
+                    r["seed"]: (r["longer"] if longer else r)["value"]
                     for r in rows
                     if (r["problem"], r["arm"]) == (problem, name)
                 }
                 for name in ("tuner", arm)
-            }
-            both = [
-                (own["tuner"][seed], own[arm][seed])
-                for seed in own["tuner"].keys() & own[arm].keys()
-            ]
+            )
+            both = [(tuner[seed], other[seed]) for seed in tuner.keys() & other.keys()]
             ratios = [math.log(a / b) for a, b in both if a and b]
             wins += sum(a is not None and (b is None or a < b) for a, b in both)
             pairs += len(both)
             if ratios:
                 means.append(sum(ratios) / len(ratios))
-        lines.append(
-            f"- Against `{arm}`: better in {wins} of {pairs} cells; {_interval(means, 'problems')}."
-        )
+        told = _interval(means, "problems")
+        lines.append(f"- Against `{arm}`: better in {wins} of {pairs} cells; {told}.")
     return lines
 
 
@@ -320,7 +316,11 @@ def page(rows: list[dict[str, Any]], seeds: int, trials: int) -> str:
             "too. Gains are the share by which the figure is smaller after a training as long as a "
             "trial. Over all problems:",
             "",
-            *overall(rows),
+            *overall(rows, longer=False),
+            "",
+            f"After a training {FULL} times as long:",
+            "",
+            *overall(rows, longer=True),
             "",
             *(
                 line

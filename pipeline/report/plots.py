@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.report.summary import THRESHOLDS
+from pipeline.training.collapse import HIGHEST, LOWEST
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -177,8 +177,8 @@ def _svg(figure: Figure) -> str:
 
 
 def _signal(key: str, title: str, meaning: str, ideal: float | None = None) -> Chart:
-    side, threshold, _ = THRESHOLDS[key]
-    lines = {f"alarm {'above' if side == '>' else 'below'} {threshold}": threshold}
+    side, threshold = ("above", HIGHEST[key]) if key in HIGHEST else ("below", LOWEST[key])
+    lines = {f"alarm {side} {threshold}": threshold}
     if ideal is not None:
         lines["ideal"] = ideal
     return Chart(title, {f"eval_{key}": key}, meaning, log=ideal is None, lines=lines)

@@ -122,8 +122,8 @@ def test_planted_alarms_show(tmp_path: Path):
         missing_class=1,
         metrics={
             "label_kl": 0.4,
-            "ndb_jsd": 0.5,
-            "selfnn_ratio": 0.05,
+            "ndb_jsd": 0.2,
+            "selfnn_ratio": 0.1,
             "control_dropped_class": 0.0,
         },
     )

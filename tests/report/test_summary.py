@@ -62,7 +62,7 @@ def test_good_figures_raise_no_alarm():
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("label_kl", 0.31), ("ndb_jsd", 0.46), ("selfnn_ratio", 0.09), ("control_real_vs_real", 0.0)],
+    [("label_kl", 0.11), ("ndb_jsd", 0.06), ("selfnn_ratio", 0.49), ("control_real_vs_real", 0.0)],
 )
 def test_each_signal_beyond_its_threshold_and_each_failed_control_raises_one(key, value):
     found = summary.alarms({**GOOD, key: value})
