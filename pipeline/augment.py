@@ -97,7 +97,7 @@ def translation(images: Tensor, u: Tensor) -> Tensor:
     rows = torch.arange(height, device=images.device) - down.view(-1, 1)  # (N, H)
     columns = torch.arange(width, device=images.device) - right.view(-1, 1)
     inside = (_within(rows, height)[:, :, None] & _within(columns, width)[:, None, :])[:, None]
-    moved = _pick(images, rows.clamp(0, height - 1), columns.clamp(0, width - 1))
+    moved = shifted(images, rows.clamp(0, height - 1), columns.clamp(0, width - 1))
     return moved * inside
 
 
@@ -162,11 +162,17 @@ def _within(positions: Tensor, size: int) -> Tensor:
     return (positions >= 0) & (positions < size)
 
 
-def _pick(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Of each image the pixels at `rows` (N, H) and `columns` (N, W)."""
-    each = torch.arange(len(images), device=images.device).view(-1, 1, 1)
-    picked = images.permute(0, 2, 3, 1)[each, rows[:, :, None], columns[:, None, :]]
-    return picked.permute(0, 3, 1, 2)
+def shifted(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Of each image (N, C, H, W) the pixels at `rows` (N, H') and `columns` (N, W')."""
+    return _at(images, rows[:, :, None] * images.shape[3] + columns[:, None])
+
+
+def _at(images: Tensor, places: Tensor) -> Tensor:
+    """Of each image (N, C, H, W) the pixels at `places` (N, H', W'), counted row by row."""
+    # Not by indexing, whose gradient sorts the places on CUDA and is slow on a CPU.
+    index = places.flatten(1)[:, None].expand(-1, images.shape[1], -1)
+    picked = images.flatten(2).gather(2, index).view(*images.shape[:2], *places.shape[1:])
+    return picked.contiguous(memory_format=torch.channels_last)
 
 
 def _warp(images: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
@@ -175,20 +181,18 @@ def _warp(images: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
     Places are (y, x) in [-1, 1] from the centre; between pixels bilinear, beyond the border
     reflected. By plain indexing: torch's grid_sample has no second derivative.
     """
-    n, _, height, width = images.shape
+    height, width = images.shape[2:]
     y = torch.linspace(-1, 1, height, device=images.device).view(1, -1, 1)
     x = torch.linspace(-1, 1, width, device=images.device).view(1, 1, -1)
     a, b, c, d = (matrix[:, i].view(-1, 1, 1) for i in range(4))
     from_y = _reflected((a * y + b * x + offset[:, :1, None] + 1) / 2 * (height - 1), height - 1)
     from_x = _reflected((c * y + d * x + offset[:, -1:, None] + 1) / 2 * (width - 1), width - 1)
     top, left = from_y.floor().clamp(max=height - 2), from_x.floor().clamp(max=width - 2)
-    down, right = (from_y - top)[..., None], (from_x - left)[..., None]
-    pixels = images.permute(0, 2, 3, 1).reshape(n, height * width, -1)
-    each = torch.arange(n, device=images.device).view(-1, 1, 1)
+    down, right = (from_y - top)[:, None], (from_x - left)[:, None]
     corner = top.long() * width + left.long()
-    upper = torch.lerp(pixels[each, corner], pixels[each, corner + 1], right)
-    lower = torch.lerp(pixels[each, corner + width], pixels[each, corner + width + 1], right)
-    return torch.lerp(upper, lower, down).permute(0, 3, 1, 2)
+    upper = torch.lerp(_at(images, corner), _at(images, corner + 1), right)
+    lower = torch.lerp(_at(images, corner + width), _at(images, corner + width + 1), right)
+    return torch.lerp(upper, lower, down)
 
 
 def _reflected(position: Tensor, last: int) -> Tensor:

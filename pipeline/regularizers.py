@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline import parallel
+from pipeline.augment import shifted
 
 Critic = Callable[[Tensor], Tensor]  # images (N, C, H, W) or points (N, D) -> logits (N,)
 Memory = MutableMapping[str, Tensor]  # running values of a training by name, kept in checkpoints
@@ -219,8 +220,4 @@ def _shifted(images: Tensor, mix: Tensor) -> Tensor:
     moves = (mix * (2 * reach + 1)).floor().long() - reach
     rows = torch.arange(height, device=images.device) - moves[:, :1]
     columns = torch.arange(width, device=images.device) - moves[:, 1:]
-    each = torch.arange(len(images), device=images.device).view(-1, 1, 1)
-    picked = images.permute(0, 2, 3, 1)[
-        each, rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None, :]
-    ]
-    return picked.permute(0, 3, 1, 2)
+    return shifted(images, rows.clamp(0, height - 1), columns.clamp(0, width - 1))
