@@ -291,6 +291,9 @@ class Train(Section):
         description="Processes on this machine that share each batch, a GPU each (or cores of the "
         "CPU); several machines through torchrun. Changes no number but by rounding."
     )
+    cuda_graphs: bool = Field(
+        description="CUDA: replay updates as graphs, where the recipe allows it. Changes no number."
+    )
     deterministic: bool = Field(description="CUDA: bit-identical resume, slower. A CPU always is.")
     checkpoint_every: Count = Field(description="Generator updates; changes no number.")
     eval_every: Count = Field(description="Generator updates between two looks at the samples.")

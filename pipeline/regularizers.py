@@ -129,12 +129,12 @@ def lecam(real: Tensor, fake: Tensor, memory: Memory) -> Tensor:
 
     Tseng et al. 2021, arXiv:2104.03310: for D not to be surer than few data allow.
     """
-    anchors = []
     for name, logits in (("lecam_real", real), ("lecam_fake", fake)):
         mean = parallel.mean(logits.detach().mean())
-        anchors.append(memory[name].lerp(mean, 1 - LECAM_DECAY) if name in memory else mean)
-        memory[name] = anchors[-1]
-    return (real - anchors[1]).square().mean() + (fake - anchors[0]).square().mean()
+        # In place: a replayed update knows the memory, not its name.
+        memory.setdefault(name, mean.clone()).lerp_(mean, 1 - LECAM_DECAY)
+    of_real, of_fake = memory["lecam_real"], memory["lecam_fake"]
+    return (real - of_fake).square().mean() + (fake - of_real).square().mean()
 
 
 def drift(real: Tensor, fake: Tensor, memory: Memory) -> Tensor:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -54,9 +56,19 @@ def agreed(precision: torch.dtype) -> torch.dtype:
 
 def moved(x: Tensor, device: torch.device) -> Tensor:
     """`x`, drawn on the CPU, on the device. On its way to CUDA the host does not wait for it."""
-    if device.type != "cuda":
+    if device.type != "cuda" or x.device.type != "cpu":
         return x.to(device)
     return x.pin_memory().to(device, non_blocking=True)
+
+
+@contextlib.contextmanager
+def unsearched() -> Iterator[None]:
+    """Without trying which convolution is fastest: for shapes that come a few times."""
+    before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def prepare(device: torch.device, *, deterministic: bool) -> None:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import functools
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -18,11 +19,13 @@ from torch.nn.utils import parametrize
 from pipeline import parallel
 from pipeline.losses import Loss
 from pipeline.regularizers import FeatureTerm, GeneratorTerm, LogitTerm, Regularizer, Term
-from pipeline.training import balance, devices, finite, randomness
+from pipeline.training import balance, devices, finite, graphs
 from pipeline.training.finite import NotFinite
+from pipeline.training.graphs import Drawn
 from pipeline.training.guard import Event
+from pipeline.training.randomness import Draws
 from pipeline.training.schedules import Schedule
-from pipeline.training.state import State, update_average, weights_of
+from pipeline.training.state import Average, State, weights_of
 from pipeline.training.tasks import Task
 
 Row = dict[str, float]
@@ -60,7 +63,7 @@ def train(
     ema_decay: float,
     ema_warmup: float,  # early averages forget sooner: decay at step t is at most (1+t)/(this+t)
     precision: torch.dtype,  # of autocast; float32: none
-    seed: int,  # of the penalties' random mixes
+    cuda_graphs: bool,  # on CUDA, where the recipe allows it: replay updates, see graphs.py
     log_every: int,
     eval_every: int,
     checkpoint_every: int,
@@ -80,6 +83,9 @@ def train(
     autocast = torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32)
     meter = Meter()
     check = finite.Check(device)
+    average = Average(state.ema, g)
+    optimizers = (state.optimizer_d, state.optimizer_g)
+    run = graphs.runner(device, (g, d), optimizers, terms) if cuda_graphs else graphs.Eager(device)
     listens = state.balance.every is not None or state.guard.takes_back
     regularizers = [term for term in terms if isinstance(term, Regularizer)]
     logit_terms = [term for term in terms if isinstance(term, LogitTerm)]
@@ -109,11 +115,7 @@ def train(
             total = total + term.weight * term.penalty(real_logits, fake_logits, state.memory)
         for regularizer in regularizers:
             if state.d_updates % regularizer.every == 0:
-                mix = parallel.draw(
-                    lambda shape: randomness.uniform(shape, seed, state.d_updates),
-                    regularizer.random(real),
-                )
-                mix = devices.moved(mix, device)
+                mix = task.uniform(batch, regularizer.random(real))
                 # In float32: a gradient of a gradient loses too much in half the bits.
                 penalty = regularizer.penalty(
                     lambda images: task.judge(d, images, batch).logits, real, fake.float(), mix
@@ -122,25 +124,23 @@ def train(
         extra = task.discriminator_terms(of_real, of_fake, batch)
         return (total if extra is None else total + extra), real_logits, fake_logits
 
-    def update_d(batch: Any, fake: Tensor) -> None:
+    def descend_d(batch: Any, fake: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Scalars for the history, and D's logits of reals and fakes."""
         total, real_logits, fake_logits = total_of_d(batch, fake)
         descend(state.optimizer_d, total)
         if weight_clip is not None:
             with torch.no_grad():
                 torch._foreach_clamp_min_(d_parameters, -weight_clip)
                 torch._foreach_clamp_max_(d_parameters, weight_clip)
-        state.d_updates += 1
-        state.images += len(task.real(batch)) * parallel.size()
-        if listens:
-            balance.hear(state.memory, real_logits, fake_logits)
-        meter.add(
-            loss_d=total,
-            d_real=real_logits.mean(),
-            d_fake=fake_logits.mean(),
-            d_acc_real=(real_logits > loss.boundary).float().mean(),
-            d_acc_fake=(fake_logits <= loss.boundary).float().mean(),
+        scalars = {
+            "loss_d": total,
+            "d_real": real_logits.mean(),
+            "d_fake": fake_logits.mean(),
+            "d_acc_real": (real_logits > loss.boundary).float().mean(),
+            "d_acc_fake": (fake_logits <= loss.boundary).float().mean(),
             **task.judged(real_logits),
-        )
+        }
+        return scalars, real_logits, fake_logits
 
     def total_of_g(batch: Any, fake: Tensor) -> Tensor:
         """What G minimises."""
@@ -163,25 +163,60 @@ def train(
         extra = task.generator_terms(fake, of_fake, batch)
         return total if extra is None else total + extra
 
-    def update_g(batch: Any, fake: Tensor) -> None:
+    def descend_g(batch: Any, fake: Tensor) -> Tensor:
         for parameter in d_parameters:  # D's own gradients are not needed here
             parameter.requires_grad_(False)
-        total = total_of_g(batch, fake)
-        descend(state.optimizer_g, total)
-        for parameter in d_parameters:
-            parameter.requires_grad_(True)
-        state.step += 1
-        decay = min(ema_decay, (1 + state.step) / (ema_warmup + state.step))
-        update_average(state.ema, g, decay)
-        meter.add(loss_g=total)
+        try:
+            total = total_of_g(batch, fake)
+            descend(state.optimizer_g, total)
+        finally:
+            for parameter in d_parameters:
+                parameter.requires_grad_(True)
+        return total
 
-    def draw() -> tuple[Any, Tensor]:
-        batch = task.batch(state.batches)
-        state.batches += 1
+    def made(drawn: Drawn, draws: Draws) -> tuple[Any, Tensor]:
+        batch = task.batch(drawn, draws)
         with autocast:
             return batch, task.fake(g, batch)
 
-    def log_row(began: float, first_image: int) -> Row:
+    # What follows are functions of tensors alone, as `graphs` wants them.
+
+    def only_d(drawn: Drawn, draws: Draws) -> Told:
+        with torch.no_grad():
+            batch, fake = made(drawn, draws)
+        return told(*descend_d(batch, fake))
+
+    def only_g(drawn: Drawn, draws: Draws) -> Told:
+        return told({"loss_g": descend_g(*made(drawn, draws))})
+
+    def both(drawn: Drawn, draws: Draws) -> Told:
+        batch, fake = made(drawn, draws)
+        scalars, *logits = descend_d(batch, fake.detach())
+        return told({**scalars, "loss_g": descend_g(batch, fake)}, *logits)
+
+    def learn(update: Callable[[Drawn, Draws], Told]) -> None:
+        """One such update on the next batch, and what counts it."""
+        of_d, of_g = update is not only_g, update is not only_d
+        # Lazy terms are computed in some updates only, which are then other computations.
+        key = (
+            update.__name__,
+            *(of_d and state.d_updates % term.every == 0 for term in regularizers),
+            *(of_g and state.step % term.every == 0 for term in generator_terms),
+        )
+        drawn, draws = task.drawn(state.batches)
+        state.batches += 1
+        heard = run(key, update, drawn, draws)
+        meter.add(heard.names, heard.values)
+        if of_d:
+            state.d_updates += 1
+            state.images += task.batch_size
+            if listens and heard.real_logits is not None and heard.fake_logits is not None:
+                balance.hear(state.memory, heard.real_logits, heard.fake_logits)
+        if of_g:
+            state.step += 1
+            average.update(min(ema_decay, (1 + state.step) / (ema_warmup + state.step)))
+
+    def log_row(began: float, first_image: int, rate_g: float, rate_d: float) -> Row:
         seconds = time.perf_counter() - began
         state.seconds += seconds
         row = {
@@ -192,8 +227,8 @@ def train(
             **meter.means(),
             "grad_norm_g": _gradient_norm(state.optimizer_g),
             "grad_norm_d": _gradient_norm(state.optimizer_d),
-            "lr_g": state.optimizer_g.param_groups[0]["lr"],
-            "lr_d": state.optimizer_d.param_groups[0]["lr"],
+            "lr_g": rate_g,
+            "lr_d": rate_d,
             "images_per_second": (state.images - first_image) / seconds,
             "memory_mb": devices.peak_memory_mb(device),
             **state.balance.columns(),
@@ -201,20 +236,25 @@ def train(
         state.history.append(row)
         return row
 
+    def look(row: Row) -> None:
+        """Put the figures of the averaged generator into the row; keep the best weights."""
+        figures = evaluate(state.ema)
+        row.update({f"eval_{name}": value for name, value in figures.items()})
+        if figures["fd"] < state.best_score:
+            state.best_step, state.best_score = state.step, figures["fd"]
+            state.best_weights = weights_of(state.ema)
+        row["eval_alarm"] = float(state.guard.hears(figures, state.step, steps))
+
     def play() -> None:
         """One round of updates."""
         d_steps, g_steps = state.balance.ratio()
         for _ in range(d_steps - 1):
-            with torch.no_grad():
-                batch, fake = draw()
-            update_d(batch, fake)
+            learn(only_d)
         # The last fakes that D learns from are the first that G learns from: one pass through G
         # saved in each round, and the gradient is the same in expectation.
-        batch, fake = draw()
-        update_d(batch, fake.detach())
-        update_g(batch, fake)
+        learn(both)
         for _ in range(min(g_steps - 1, steps - state.step)):
-            update_g(*draw())
+            learn(only_g)
 
     def tell(events: list[Event]) -> None:
         for event in events:
@@ -224,20 +264,18 @@ def train(
 
     def take_back(first_batch: int) -> None:
         """After NaN or inf in the batches since `first_batch`: name its maker, and let go back."""
-        for parameter in d_parameters:
-            parameter.requires_grad_(True)
+
+        def again(counter: int) -> tuple[Any, Tensor]:
+            batch = task.batch_at(counter)
+            with autocast:
+                return batch, task.fake(g, batch)
 
         def d_again(counter: int) -> Tensor:
-            batch = task.batch(counter)
-            with autocast:
-                fake = task.fake(g, batch)
+            batch, fake = again(counter)
             return total_of_d(batch, fake.detach())[0]
 
         def g_again(counter: int) -> Tensor:
-            batch = task.batch(counter)
-            with autocast:
-                fake = task.fake(g, batch)
-            return total_of_g(batch, fake)
+            return total_of_g(*again(counter))
 
         def attempts() -> Iterator[tuple[str, Callable[[], Tensor]]]:
             for counter in range(first_batch, state.batches):
@@ -249,6 +287,7 @@ def train(
             culprit = finite.first_culprit({"generator": g, "discriminator": d}, attempts())
         tell([Event(state.step, "not_finite", f"NaN or inf, first made by {culprit}")])
         tell([state.guard.not_finite(state, culprit)])
+        run.prepare(optimizers)
         # A deferred check has counted updates that were none, and the last step must be one.
         state.step = min(state.step, steps - 1)
         check.clear()
@@ -268,14 +307,17 @@ def train(
     g.train()
     d.train()
     state.guard.begin(state)
+    run.prepare(optimizers)
     first_batch = last_batch = state.batches  # of this round, and of the one before
     began, first_image = time.perf_counter(), state.images
     logged, stop = state.step, False
     while state.step < steps and not stop:
         progress = state.step / steps
-        rate_g, rate_d = state.balance.rates()
-        _set_rate(state.optimizer_g, lr_g * schedule_g(progress) * rate_g)
-        _set_rate(state.optimizer_d, lr_d * schedule_d(progress) * rate_d)
+        factor_g, factor_d = state.balance.rates()
+        rate_g = lr_g * schedule_g(progress) * factor_g
+        rate_d = lr_d * schedule_d(progress) * factor_d
+        _set_rate(state.optimizer_g, rate_g)
+        _set_rate(state.optimizer_d, rate_d)
         task.begin(state, progress)
         before, last_batch, first_batch = state.step, first_batch, state.batches
         try:
@@ -291,20 +333,19 @@ def train(
         if every is not None and _passed(before, state.step, every):
             adapt()
         if due:
-            row = log_row(began, first_image)
-            if evaluated:
-                figures = evaluate(state.ema)
-                row.update({f"eval_{name}": value for name, value in figures.items()})
-                if figures["fd"] < state.best_score:
-                    state.best_step, state.best_score = state.step, figures["fd"]
-                    state.best_weights = weights_of(state.ema)
-                row["eval_alarm"] = float(state.guard.hears(figures, state.step, steps))
-            for callback in callbacks:
-                callback.on_step(state, row)
+            row = log_row(began, first_image, rate_g, rate_d)
+            with devices.unsearched():
                 if evaluated:
-                    stop = bool(callback.on_eval(state, row)) or stop
+                    look(row)
+                for callback in callbacks:
+                    callback.on_step(state, row)
+                    if evaluated:
+                        stop = bool(callback.on_eval(state, row)) or stop
             if evaluated:
+                rollbacks = state.guard.rollbacks
                 tell(state.guard.acts(state))
+                if state.guard.rollbacks > rollbacks:
+                    run.prepare(optimizers)
                 # Who listens is process 0's affair.
                 stop = parallel.share(stop or state.guard.stops)
             # Only here: between two rows the meter holds sums that a checkpoint lacks.
@@ -315,28 +356,47 @@ def train(
         callback.on_end(state)
 
 
+@dataclass
+class Told:
+    """What an update tells: scalars (K,) for the history, and D's logits (N,) where D learnt.
+
+    Apart from the graph of the gradients, which would live as long as it.
+    """
+
+    names: tuple[str, ...]
+    values: Tensor
+    real_logits: Tensor | None = None
+    fake_logits: Tensor | None = None
+
+
+def told(scalars: dict[str, Tensor], *logits: Tensor) -> Told:
+    """The scalars as one tensor: one sum in place of many."""
+    values = torch.stack([value.detach().float() for value in scalars.values()])
+    return Told(tuple(scalars), values, *(one.detach() for one in logits))
+
+
 class Meter:
     """Means of scalars since the last look, summed on the device: no host sync in a step."""
 
     def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}
+        self.sums: dict[tuple[str, ...], Tensor] = {}
+        self.counts: Counter[str] = Counter()
 
-    def add(self, **scalars: Tensor) -> None:
-        for name, scalar in scalars.items():
-            value = scalar.detach()
-            self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
-            self.counts[name] = self.counts.get(name, 0) + 1
+    def add(self, names: tuple[str, ...], values: Tensor) -> None:
+        # A replayed update tells in the same memory again: the first is copied.
+        known = self.sums.get(names)
+        self.sums[names] = values.clone() if known is None else known.add_(values)
+        self.counts.update(names)
 
     def means(self) -> Row:
         """The means by name, over all processes; starts anew."""
         if not self.sums:
             return {}
-        totals = parallel.mean(torch.stack(list(self.sums.values()))).tolist()  # one host sync
-        means = {
-            name: total / self.counts[name] for name, total in zip(self.sums, totals, strict=True)
-        }
-        self.sums, self.counts = {}, {}
+        totals = parallel.mean(torch.cat(list(self.sums.values()))).tolist()  # one host sync
+        means: Row = {}
+        for name, total in zip((n for names in self.sums for n in names), totals, strict=True):
+            means[name] = means.get(name, 0.0) + total / self.counts[name]
+        self.sums, self.counts = {}, Counter()
         return means
 
 
@@ -347,7 +407,10 @@ def _passed(before: int, now: int, every: int) -> bool:
 
 def _set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)  # a graph knows its memory
+        else:
+            group["lr"] = lr
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from pipeline import parallel
 
 # One stream a purpose: equal counters in different streams give independent draws.
-NOISE, ORDER, MIX, AUGMENT = range(4)
+NOISE, ORDER, USE = 0, 1, 3  # as they always were, so that seeds mean what they did
 
 
 def _key(*numbers: int) -> int:
@@ -27,11 +27,6 @@ def generator(seed: int, stream: int, counter: int) -> torch.Generator:
 def normal(shape: tuple[int, ...], seed: int, counter: int) -> Tensor:
     """Standard normal noise."""
     return torch.randn(shape, generator=generator(seed, NOISE, counter))
-
-
-def uniform(shape: tuple[int, ...], seed: int, counter: int) -> Tensor:
-    """Uniform numbers in [0, 1)."""
-    return torch.rand(shape, generator=generator(seed, MIX, counter))
 
 
 class Draws:
@@ -54,7 +49,7 @@ class Draws:
 
     def _next(self) -> torch.Generator:
         self.taken += 1
-        key = _key(self.seed, AUGMENT, self.counter, self.taken)
+        key = _key(self.seed, USE, self.counter, self.taken)
         return torch.Generator().manual_seed(key)
 
 

@@ -180,7 +180,7 @@ def run(
         ema_decay=settings.ema_decay,
         ema_warmup=settings.ema_warmup,
         precision=precision,
-        seed=params.seed,
+        cuda_graphs=settings.cuda_graphs,
         log_every=settings.log_every,
         eval_every=settings.eval_every,
         checkpoint_every=settings.checkpoint_every,

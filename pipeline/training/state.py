@@ -80,13 +80,22 @@ def average_of(generator: nn.Module) -> nn.Module:
     return copy.deepcopy(generator).eval().requires_grad_(False)
 
 
-@torch.no_grad()
-def update_average(ema: nn.Module, generator: nn.Module, decay: float) -> None:
-    """ema <- decay * ema + (1 - decay) * generator; running statistics likewise."""
-    averages = [*ema.parameters(), *ema.buffers()]
-    values = [*generator.parameters(), *generator.buffers()]
-    floats = [i for i, value in enumerate(values) if value.is_floating_point()]
-    torch._foreach_lerp_([averages[i] for i in floats], [values[i] for i in floats], 1 - decay)
+class Average:
+    """Moves an average of a generator: its weights, and its running statistics likewise."""
+
+    def __init__(self, ema: nn.Module, generator: nn.Module) -> None:
+        pairs = zip(
+            [*ema.parameters(), *ema.buffers()],
+            [*generator.parameters(), *generator.buffers()],
+            strict=True,
+        )
+        floats = [(mean, value) for mean, value in pairs if value.is_floating_point()]
+        self.means, self.values = ([pair[i] for pair in floats] for i in range(2))
+
+    @torch.no_grad()
+    def update(self, decay: float) -> None:
+        """Each mean <- decay * mean + (1 - decay) * value."""
+        torch._foreach_lerp_(self.means, self.values, 1 - decay)
 
 
 def weights_of(module: nn.Module) -> Weights:

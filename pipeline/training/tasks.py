@@ -26,11 +26,22 @@ RESIDENT_BYTES = 2 * 2**30
 
 
 class Task(Protocol):
+    batch_size: int  # reals that D is shown in an update, in all processes together
+
     def begin(self, state: State, progress: float) -> None:
         """Before each round: what depends on how far the training is, `progress` in [0, 1)."""
 
-    def batch(self, counter: int) -> Any:
-        """The `counter`-th batch: a function of the counter alone."""
+    def drawn(self, counter: int) -> tuple[tuple[Tensor, ...], randomness.Draws]:
+        """What the host draws for the `counter`-th batch: a function of the counter alone.
+
+        Tensors on the CPU, and what is to be drawn while the batch is used.
+        """
+
+    def batch(self, drawn: tuple[Tensor, ...], draws: randomness.Draws) -> Any:
+        """The batch of what was drawn, once it is on the device: a function of tensors alone."""
+
+    def batch_at(self, counter: int) -> Any:
+        """The `counter`-th batch."""
 
     def held_out(self, counter: int) -> Any | None:
         """The `counter`-th batch of what D never learns from; None where there is none."""
@@ -49,6 +60,9 @@ class Task(Protocol):
 
     def generator_terms(self, fake: Tensor, verdict: Verdict, batch: Any) -> Tensor | None:
         """What G minimises beside the adversarial loss: a scalar, or None."""
+
+    def uniform(self, batch: Any, shape: tuple[int, ...]) -> Tensor:
+        """Uniform numbers in [0, 1) on the device, drawn with the batch."""
 
     def penalise(
         self, term: GeneratorTerm, generator: nn.Module, batch: Any, memory: Memory
@@ -90,7 +104,7 @@ class Generate:
         held_out: tuple[np.ndarray, np.ndarray | None] | None = None,
     ) -> None:
         self.augment, self.instance_noise, self.pack = augment, instance_noise, pack
-        self.noise = instance_noise
+        self.noise = torch.tensor(instance_noise, device=device)
         self.n, self.batch_size, self.latent_dim = len(images), batch_size, latent_dim
         self.seed, self.device = seed, device
         resident = images.nbytes <= RESIDENT_BYTES
@@ -99,7 +113,8 @@ class Generate:
         self.aside = held_out
 
     def begin(self, state: State, progress: float) -> None:
-        self.noise = self.instance_noise * (1 - progress)
+        if self.instance_noise:
+            self.noise.fill_(self.instance_noise * (1 - progress))
         for network in (state.generator, state.discriminator, state.ema):
             if hasattr(network, "grow"):
                 network.grow(progress)  # type: ignore[operator]
@@ -108,20 +123,24 @@ class Generate:
                 "augment_p", torch.zeros(1, device=self.device)
             )
 
-    def batch(self, counter: int) -> Batch:
+    def drawn(self, counter: int) -> tuple[tuple[Tensor, ...], randomness.Draws]:
         chosen = randomness.batch_indices(self.n, self.batch_size, self.seed, counter)
         latents = randomness.normal((self.batch_size, self.latent_dim), self.seed, counter)
         chosen, latents = parallel.part(chosen), parallel.part(latents)
-        if isinstance(self.images, Tensor):
-            pixels = self.images[devices.moved(chosen, self.device)]
-        else:
-            pixels = devices.moved(torch.from_numpy(self.images[chosen.numpy()]), self.device)
-        images = for_networks(pixels)
-        labels = None
-        if self.labels is not None:
-            labels = self.labels[devices.moved(chosen, self.device)]
         draws = randomness.Draws(self.seed, counter)
-        return Batch(images, devices.moved(latents, self.device), labels, draws)
+        if isinstance(self.images, Tensor):
+            return (latents, chosen), draws
+        return (latents, chosen, torch.from_numpy(self.images[chosen.numpy()])), draws
+
+    def batch(self, drawn: tuple[Tensor, ...], draws: randomness.Draws) -> Batch:
+        latents, chosen, *read = drawn
+        stored = self.images[chosen] if isinstance(self.images, Tensor) else read[0]
+        labels = None if self.labels is None else self.labels[chosen]
+        return Batch(for_networks(stored), latents, labels, draws)
+
+    def batch_at(self, counter: int) -> Batch:
+        drawn, draws = self.drawn(counter)
+        return self.batch(tuple(devices.moved(x, self.device) for x in drawn), draws)
 
     def held_out(self, counter: int) -> Batch | None:
         if self.aside is None:
@@ -129,10 +148,12 @@ class Generate:
         images, labels = self.aside
         indices = randomness.batch_indices(len(images), self.batch_size, self.seed, counter)
         chosen = parallel.part(indices).numpy()
-        classes = None if labels is None else torch.from_numpy(labels[chosen]).to(self.device)
-        shown = for_networks(torch.from_numpy(images[chosen]).to(self.device))
+        shown = devices.moved(torch.from_numpy(images[chosen]), self.device)
+        classes = None
+        if labels is not None:
+            classes = devices.moved(torch.from_numpy(labels[chosen]), self.device)
         latents = torch.zeros((len(chosen), self.latent_dim), device=self.device)
-        return Batch(shown, latents, classes, randomness.Draws(self.seed, counter))
+        return Batch(for_networks(shown), latents, classes, randomness.Draws(self.seed, counter))
 
     def real(self, batch: Batch) -> Tensor:
         return batch.images
@@ -143,7 +164,7 @@ class Generate:
     def judge(self, discriminator: nn.Module, images: Tensor, batch: Batch) -> Verdict:
         if self.augment is not None:
             images = self.augment(images, batch.draws)
-        if self.noise:
+        if self.instance_noise:
             noise = devices.moved(batch.draws.normal(tuple(images.shape)), images.device)
             images = images + self.noise * noise
         if self.pack > 1:
@@ -157,6 +178,9 @@ class Generate:
 
     def generator_terms(self, fake: Tensor, verdict: Verdict, batch: Batch) -> Tensor | None:
         return _misnamed(verdict, batch)
+
+    def uniform(self, batch: Batch, shape: tuple[int, ...]) -> Tensor:
+        return devices.moved(batch.draws.uniform(shape), self.device)
 
     def penalise(
         self, term: GeneratorTerm, generator: nn.Module, batch: Batch, memory: Memory

@@ -41,6 +41,7 @@ COSTLESS = (
     "ema_warmup",
     "precision",
     "device",
+    "cuda_graphs",
     "deterministic",
     "checkpoint_every",
     "eval_every",

@@ -21,7 +21,7 @@ from pipeline.training.balance import Fixed
 from pipeline.training.loop import Callback, train
 from pipeline.training.optimizers import OPTIMIZERS
 from pipeline.training.schedules import SCHEDULES, warmed
-from pipeline.training.state import State, average_of, update_average, weights_of
+from pipeline.training.state import Average, State, average_of, weights_of
 from pipeline.training.tasks import Generate
 
 RNG = np.random.default_rng(0)
@@ -38,6 +38,7 @@ def make(
     pack: int = 1,
     head: dict[str, Any] | None = None,
     optimizer: str = "adam",
+    device: str = "cpu",
     **of_task: Any,
 ) -> tuple[State, Generate]:
     n_classes = 3 if conditional else 0
@@ -52,6 +53,8 @@ def make(
         pack=pack,
         **(head or {}),
     )
+    for module in (generator, discriminator):
+        module.to(device)
     optimizers = [
         OPTIMIZERS[optimizer](module.parameters(), 1e-3, [0.0, 0.9], 0.0)
         for module in (generator, discriminator)
@@ -69,7 +72,7 @@ def make(
         latent_dim=4,
         batch_size=8,
         seed=0,
-        device=torch.device("cpu"),
+        device=torch.device(device),
         pack=pack,
         **of_task,
     )
@@ -89,7 +92,7 @@ def run(state: State, task: Generate, steps: int, **changes: Any) -> State:
         "ema_warmup": 10.0,
         "ema_decay": 0.9,
         "precision": torch.float32,
-        "seed": 0,
+        "cuda_graphs": False,
         "log_every": 2,
         "eval_every": 4,
         "checkpoint_every": 4,
@@ -165,7 +168,7 @@ def test_every_term_moves_the_player_it_is_for(name: str) -> None:
 
 def test_packs_are_judged_together() -> None:
     state, task = make(conditional=False, pack=4)
-    verdict = task.judge(state.discriminator, task.batch(0).images, task.batch(0))
+    verdict = task.judge(state.discriminator, task.batch_at(0).images, task.batch_at(0))
     assert verdict.logits.shape == (2,)
     assert run(state, task, steps=3).step == 3
 
@@ -232,7 +235,7 @@ def plain_losses(steps: int) -> list[float]:
     g, d = state.generator.train(), state.discriminator.train()
     losses = []
     for step in range(steps):
-        batch = task.batch(step)
+        batch = task.batch_at(step)
         fake = g(batch.latents, batch.labels)
         with parametrize.cached():
             logits = d(batch.images, batch.labels), d(fake.detach(), batch.labels)
@@ -360,7 +363,7 @@ def test_average_moves_by_its_decay() -> None:
     before = copy.deepcopy(ema.weight.data)
     with torch.no_grad():
         generator.weight += 1
-    update_average(ema, generator, 0.75)
+    Average(ema, generator).update(0.75)
     torch.testing.assert_close(ema.weight, before + 0.25)
 
 

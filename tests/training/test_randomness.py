@@ -14,7 +14,7 @@ def test_noise_is_a_function_of_seed_and_counter() -> None:
 
 def test_streams_are_independent() -> None:
     noise = randomness.normal((2000,), 0, 0)
-    uniform = randomness.uniform((2000,), 0, 0)
+    uniform = randomness.Draws(0, 0).uniform((2000,))
     assert abs(torch.corrcoef(torch.stack([noise, uniform]))[0, 1]) < 0.1
 
 
