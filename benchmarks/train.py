@@ -2,16 +2,19 @@
 
 The same networks, batch and images for each: mimicry's DCGAN-32 and SNGAN-32 by its own training
 steps and by this loop, SNGAN's D there made of the pipeline's own blocks; the DCGAN example's
-networks at 64 pixels by the usual tutorial loop, which is written anew here, and by this loop. Each
-contender is a process of its own with a share of the steps in turn, so that what else runs on the
-machine falls on all alike; ratios are medians over the rounds. This loop also keeps a moving
-average of G, which the others do not.
+networks at 64 pixels, and the pipeline's own DCGAN at 32, by the usual tutorial loop, which is
+written anew here, and by this loop. Each contender is a process of its own with a share of the
+steps in turn, so that what else runs on the machine falls on all alike; ratios are medians over the
+rounds. This loop also keeps a moving average of G, which the others do not.
 
 mimicry is installed without its dependencies (its package imports TensorFlow, which no training
 step needs) into a folder of the benchmark's own, .cache/benchmarks/mimicry, and only its networks
 and steps are imported.
 
-    python benchmarks/train.py                        # all three networks
+On CUDA this loop replays its updates as graphs; beside that it is measured without them, and with
+networks that went through torch.compile.
+
+    python benchmarks/train.py                        # all networks
     python benchmarks/train.py --only sngan --rounds 7
     python benchmarks/train.py --out docs/speed.md    # writes the tables there
 """
@@ -40,33 +43,40 @@ from torch import Tensor, nn
 from pipeline import paths
 from pipeline.losses import LOSSES
 from pipeline.networks import heads
+from pipeline.networks.build import build
 from pipeline.networks.heads import Verdict
 from pipeline.networks.resnet import Down
 from pipeline.training import devices, loop
 from pipeline.training.balance import Fixed
+from pipeline.training.loop import Callback
 from pipeline.training.optimizers import OPTIMIZERS
 from pipeline.training.schedules import SCHEDULES
-from pipeline.training.state import State, average_of
+from pipeline.training.state import Average, State, average_of
 from pipeline.training.tasks import Batch, Generate
 
 MIMICRY = "torch-mimicry==0.1.16"
 IMAGES = 2048  # random ones: their content costs no time
 OURS = ("ours fp32", "ours bf16")
-# network -> the contenders, whom they are compared with first; images' side; D updates a round
+ON_CUDA = ("ours bf16, no graphs", "ours bf16, compiled")  # beside these
+# network -> whom this loop is compared with; images' side; D updates a round
 NETWORKS = {
-    "dcgan": (("mimicry", *OURS), 32, 1),
-    "sngan": (("mimicry", *OURS), 32, 5),
-    "example": (("tutorial", *OURS), 64, 1),
+    "dcgan": ("mimicry", 32, 1),
+    "sngan": ("mimicry", 32, 5),
+    "example": ("tutorial", 64, 1),
+    "own": ("tutorial", 32, 1),
 }
 TITLES = {
     "dcgan": "mimicry's DCGAN-32",
     "sngan": "mimicry's SNGAN-32, 5 D updates a G update",
     "example": "the PyTorch example's DCGAN, 64 pixels",
+    "own": "the pipeline's DCGAN, 32 pixels, width 64",
 }
+# times the other: in fp32, in bf16; asked for on a CPU
 WANTED = {"dcgan": (1.8, 3.5), "sngan": (1.8, 3.5), "example": (1.15, 1.8)}
 RATE, BETAS = 2e-4, [0.0, 0.9]
+LOG_EVERY = 50  # steps per row of the history, as by default
 
-Run = Callable[[int], None]  # trains so many G updates
+Run = Callable[[int], float | None]  # trains so many G updates; seconds, where it has timed itself
 
 
 # The networks.
@@ -97,6 +107,20 @@ def mimicry_networks(name: str) -> tuple[nn.Module, nn.Module]:
     from torch_mimicry.nets.sngan import sngan_32
 
     return sngan_32.SNGANGenerator32(), sngan_32.SNGANDiscriminator32()
+
+
+def contenders(network: str, device: torch.device) -> tuple[str, ...]:
+    return (NETWORKS[network][0], *OURS, *(ON_CUDA if device.type == "cuda" else ()))
+
+
+def networks_of(network: str) -> tuple[nn.Module, nn.Module]:
+    """Generator and discriminator as whom this loop is compared with has them."""
+    if network == "example":
+        return example_networks()
+    if network == "own":
+        of_both: dict[str, Any] = {"shape": (32, 32, 3), "n_classes": 0, "width": 64}
+        return build("dcgan", latent_dim=128, spectral_norm=False, seed=0, **of_both)
+    return mimicry_networks(network)
 
 
 def sngan_discriminator(width: int = 128) -> nn.Module:
@@ -148,6 +172,11 @@ def example_networks(latent_dim: int = 100, width: int = 64) -> tuple[nn.Module,
     return networks
 
 
+def latents_of(network: str) -> tuple[int, ...]:
+    """The shape of one latent vector."""
+    return (100, 1, 1) if network == "example" else (128,)
+
+
 def pixels(side: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (IMAGES, side, side, 3), dtype=np.uint8)
 
@@ -184,11 +213,12 @@ def mimicry(network: str, batch_size: int, device: torch.device) -> Run:
 
 def tutorial(network: str, batch_size: int, device: torch.device) -> Run:
     """The loop of the DCGAN tutorial: reals, then fakes, then G, with figures of every step."""
-    g, d = (module.to(device) for module in example_networks())
+    g, d = (module.to(device) for module in networks_of(network))
+    side, latents = NETWORKS[network][1], latents_of(network)
     criterion = nn.BCEWithLogitsLoss()
     optimizer_d = torch.optim.Adam(d.parameters(), lr=RATE, betas=(0.5, 0.999))
     optimizer_g = torch.optim.Adam(g.parameters(), lr=RATE, betas=(0.5, 0.999))
-    images = torch.from_numpy(pixels(64)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+    images = torch.from_numpy(pixels(side)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
     dataset = torch.utils.data.TensorDataset(images.contiguous())
     loader = torch.utils.data.DataLoader(dataset, batch_size, shuffle=True, drop_last=True)
 
@@ -207,7 +237,7 @@ def tutorial(network: str, batch_size: int, device: torch.device) -> Run:
             output = d(real).view(-1)
             error_real = criterion(output, label)
             error_real.backward()
-            noise = torch.randn(len(real), 100, 1, 1, device=device)
+            noise = torch.randn(len(real), *latents, device=device)
             fake = g(noise)
             label.fill_(0.0)
             output = d(fake.detach()).view(-1)
@@ -228,45 +258,69 @@ def tutorial(network: str, batch_size: int, device: torch.device) -> Run:
 class Foreign(Generate):
     """Unconditional generation with networks that are not the pipeline's."""
 
-    square = False  # latent vectors as (N, D, 1, 1)
+    of_each: tuple[int, ...]  # the shape of one latent vector
+    graphs = True  # not while phases are timed
 
     def fake(self, generator: nn.Module, batch: Batch) -> Tensor:
-        latents = batch.latents
-        return generator(latents[:, :, None, None] if self.square else latents)
+        return generator(batch.latents.view(-1, *self.of_each))
 
     def judge(self, discriminator: nn.Module, images: Tensor, batch: Batch) -> Verdict:
         logits = discriminator(images).reshape(-1)
         return Verdict(logits, logits, None)
 
 
-def ours(network: str, batch_size: int, device: torch.device, precision: torch.dtype) -> Run:
+class Clock(Callback):
+    """Seconds since the first row of the history."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.began: float | None = None
+
+    def on_step(self, state: State, row: loop.Row) -> None:
+        if self.began is None:
+            synchronise(self.device)
+            self.began, self.first = time.perf_counter(), state.step
+
+    def seconds(self, state: State, steps: int) -> float:
+        """Of so many steps, by those since then."""
+        assert self.began is not None
+        synchronise(self.device)
+        return (time.perf_counter() - self.began) * steps / (state.step - self.first)
+
+
+def ours(network: str, batch_size: int, device: torch.device, name: str) -> Run:
     """This loop."""
     devices.prepare(device, deterministic=False)
     _, side, n_dis = NETWORKS[network]
-    example = network == "example"
-    g, d = example_networks() if example else mimicry_networks(network)
+    g, d = networks_of(network)
     if network == "sngan":
         theirs, d = d, sngan_discriminator()
         assert shapes(d) == shapes(theirs)
     for module in (g, d):
         module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    betas = [0.5, 0.999] if example else BETAS
+    average = average_of(g)
+    if "compiled" in name:
+        for module in (g, d):
+            module.compile()
+    betas = [0.5, 0.999] if network == "example" else BETAS
     optimizers = [OPTIMIZERS["adam"](m.parameters(), RATE, betas, 0.0) for m in (g, d)]
-    state = State(g, d, average_of(g), *optimizers, Fixed(d_steps=n_dis, g_steps=1))
-    latent_dim = 100 if example else 128
+    state = State(g, d, average, *optimizers, Fixed(d_steps=n_dis, g_steps=1))
+    latents = latents_of(network)
     task = Foreign(
-        pixels(side), None, latent_dim=latent_dim, batch_size=batch_size, seed=0, device=device
+        pixels(side), None, latent_dim=latents[0], batch_size=batch_size, seed=0, device=device
     )
-    task.square = example
+    task.of_each = latents
 
-    def run(steps: int) -> None:
+    def run(steps: int) -> float | None:
+        """Where updates are replayed, the seconds without those in which they are captured."""
+        clock = Clock(device) if device.type == "cuda" else None
         loop.train(
             state,
             task,
             loss=LOSSES["hinge" if network == "sngan" else "non_saturating"],
             terms=[],
             weight_clip=None,
-            steps=state.step + steps,
+            steps=state.step + steps + (LOG_EVERY if clock else 0),
             lr_g=RATE,
             lr_d=RATE,
             schedule_g=SCHEDULES["none"],
@@ -274,14 +328,16 @@ def ours(network: str, batch_size: int, device: torch.device, precision: torch.d
             clip_grad=None,
             ema_decay=0.999,
             ema_warmup=10.0,
-            precision=precision,
-            seed=0,
-            log_every=50,
+            precision=torch.bfloat16 if "bf16" in name else torch.float32,
+            cuda_graphs="no graphs" not in name and task.graphs,
+            log_every=LOG_EVERY,
             eval_every=10**9,
             checkpoint_every=10**9,
             evaluate=lambda generator: {"fd": 1.0},
             save=lambda state: None,
+            callbacks=[clock] if clock else [],
         )
+        return clock.seconds(state, steps) if clock else None
 
     run.state, run.task = state, task  # type: ignore[attr-defined]
     return run
@@ -293,8 +349,7 @@ def contender(name: str, network: str, batch_size: int, device: torch.device) ->
     elif name == "tutorial":
         run = tutorial(network, batch_size, device)
     else:
-        dtype = torch.bfloat16 if name.endswith("bf16") else torch.float32
-        run = ours(network, batch_size, device, dtype)
+        run = ours(network, batch_size, device, name)
     return run
 
 
@@ -311,16 +366,19 @@ class Phases:
 
     def __enter__(self) -> Phases:
         state, task = self.run.state, self.run.task
+        task.graphs = False  # a replay has no phases
+        self._wrap(task, "drawn", "data and noise")
         self._wrap(task, "batch", "data and noise")
         self._wrap(task, "fake", "G forward")
         self._wrap(task, "judge", "D forward")
         self._wrap(torch.Tensor, "backward", "backward")
         self._wrap(state.optimizer_g, "step", "optimizers")
         self._wrap(state.optimizer_d, "step", "optimizers")
-        self._wrap(loop, "update_average", "moving average")
+        self._wrap(Average, "update", "moving average")
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.run.task.graphs = True
         for undo in self.undo:
             undo()
 
@@ -360,14 +418,15 @@ def work(name: str, network: str, batch_size: int, device_name: str) -> None:
         answer: dict[str, Any] = {}
         synchronise(device)
         began = time.perf_counter()
+        timed = None
         if asked["phases"]:
             with Phases(run, device) as phases:
                 run(asked["steps"])
             answer["phases"] = phases.seconds
         else:
-            run(asked["steps"])
+            timed = run(asked["steps"])
         synchronise(device)
-        answer["seconds"] = time.perf_counter() - began
+        answer["seconds"] = timed or time.perf_counter() - began
         answer["memory_mb"] = devices.peak_memory_mb(device)
         print(json.dumps(answer), file=out, flush=True)
 
@@ -397,7 +456,8 @@ class Worker:
 
 def measure(network: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Rounds in which every contender trains in turn; seconds of each, phases, memory."""
-    names = NETWORKS[network][0]
+    names = contenders(network, devices.pick_device(arguments.device))
+    names = tuple(name for name in names if name not in (arguments.leave_out or ()))
     workers = {name: Worker(name, network, arguments.batch, arguments.device) for name in names}
     try:
         first = {name: worker.ask(1) for name, worker in workers.items()}  # warm-up
@@ -412,7 +472,7 @@ def measure(network: str, arguments: argparse.Namespace) -> dict[str, Any]:
                 seconds[name].append(last[name]["seconds"] / steps)
             told = ", ".join(f"{name} {values[-1]:.3f}" for name, values in seconds.items())
             print(f"{network}, round {i + 1} of {arguments.rounds}: {told} s a step", flush=True)
-        phases = {name: workers[name].ask(steps, phases=True) for name in OURS}
+        phases = {name: workers[name].ask(steps, phases=True) for name in OURS if name in names}
     finally:
         for worker in workers.values():
             worker.close()
@@ -433,23 +493,24 @@ def shares(answer: dict[str, Any]) -> dict[str, float]:
 
 
 def table(network: str, found: dict[str, Any], batch_size: int) -> list[str]:
-    names, _, n_dis = NETWORKS[network]
-    base = found["seconds"][names[0]]
-    head = ("", "images/s", f"times {names[0]}", "lowest to highest", "wanted", "peak memory, MB")
-    wanted = ("", *(f"{value:g}" for value in WANTED[network]))
+    names, (base_name, _, n_dis) = tuple(found["seconds"]), NETWORKS[network]
+    base = found["seconds"][base_name]
+    head = ("", "images/s", f"times {base_name}", "lowest to highest", "wanted", "peak memory, MB")
+    asked = dict(zip(OURS, WANTED.get(network, ()), strict=False))
     rows = []
-    for name, target in zip(names, wanted, strict=True):
+    for name in names:
+        target = f"{asked[name]:g}" if name in asked else ""
         seconds = found["seconds"][name]
         ratios = [a / b for a, b in zip(base, seconds, strict=True)]
         rate = batch_size * n_dis / statistics.median(seconds)
-        spread = f"{min(ratios):.2f} to {max(ratios):.2f}" if target else ""
+        spread = f"{min(ratios):.2f} to {max(ratios):.2f}" if name != base_name else ""
         ratio = f"{statistics.median(ratios):.2f}"
-        rows.append((name, f"{rate:.1f}", ratio, spread, target, f"{found['memory'][name]:.0f}"))
-    phase_head = ("phase", *OURS)
-    phases = list(found["phases"][OURS[0]])
+        rows.append((name, f"{rate:,.1f}", ratio, spread, target, f"{found['memory'][name]:.0f}"))
+    timed: dict[str, dict[str, float]] = found["phases"]
+    phase_head = ("phase", *timed)
     phase_rows = [
-        (phase, *(f"{found['phases'][name].get(phase, 0):.0%}" for name in OURS))
-        for phase in phases
+        (phase, *(f"{of_phases.get(phase, 0):.0%}" for of_phases in timed.values()))
+        for phase in dict.fromkeys(phase for of_phases in timed.values() for phase in of_phases)
     ]
     return [
         f"### {TITLES[network]}, batch {batch_size}",
@@ -488,6 +549,7 @@ def write(path: Path, mark: str, lines: list[str]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", choices=NETWORKS, help="one of the networks")
+    parser.add_argument("--leave-out", action="append", choices=(*OURS, *ON_CUDA))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0, help="of the slowest, a round")
     parser.add_argument("--batch", type=int, default=64)
