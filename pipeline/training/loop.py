@@ -80,7 +80,7 @@ def train(
     autocast = torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32)
     meter = Meter()
     check = finite.Check(device)
-    listens = state.balance.every is not None or state.guard.takes_back
+    listens = state.balance.every is not None
     regularizers = [term for term in terms if isinstance(term, Regularizer)]
     logit_terms = [term for term in terms if isinstance(term, LogitTerm)]
     feature_terms = [term for term in terms if isinstance(term, FeatureTerm)]
