@@ -3,20 +3,25 @@
 Each kind of failure in presets/failing, and the sound recipe, is trained small on digits, the ring
 and the grid with several seeds. A judge that is not the monitor labels each by its final samples:
 of digits a LeNet trained on all 60,000 of MNIST (benchmarks/judge.py), of points the mixture.
-The monitor's bounds were chosen by the seeds of one half of the zoo (`--fit` looks for them); hit
-rate and false-alarm rate are those of the other half. The same trainings with `train.balance:
-adaptive` and with `train.on_collapse: rollback` show what these save.
+The same trainings with `train.balance: adaptive` and with `train.on_collapse: rollback` show what
+these save.
 
-    python -m benchmarks.collapse_monitor --mnist PATH/mnist.parquet [--seconds 240] [--out FILE]
+The zoo has two halves, by seeds. On the calibration half the monitor's bounds (`--fit` looks for
+them), the judge's, and the rules of balance and rollback were chosen. The report half is trained
+after all of them are settled; hit rate, false-alarm rate and what is saved are its figures.
 
-What is done is kept in .cache/benchmarks/collapse by its settings, so that the same command goes on
-(delete what other code would train otherwise); `--seconds` ends it early, with the table of what
-there is.
+    python -m benchmarks.collapse_monitor --mnist PATH/mnist.parquet [--half calibration]
+        [--seconds 240] [--out FILE]
+
+What is done is kept in .cache/benchmarks/collapse with the commit that trained it, by its settings
+and the code of the rules that it goes by, so that the same command goes on; `--seconds` ends it
+early, with the table of what there is.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import contextlib
 import datetime
 import itertools
@@ -31,13 +36,13 @@ import torch
 from scipy import stats
 
 from benchmarks import judge
-from pipeline import config, files, grids, logs, paths, presets
+from pipeline import config, files, grids, lineage, logs, paths, presets
 from pipeline.benchmark import runs
 from pipeline.datasets import prepared
 from pipeline.metrics import mixture
 from pipeline.sampling import sample_images
 from pipeline.scatter import scatter
-from pipeline.training import callbacks, collapse, recipe
+from pipeline.training import balance, callbacks, collapse, guard, recipe
 from pipeline.training.loop import Callback
 from pipeline.training.monitor import Monitor
 from pipeline.training.state import State
@@ -55,7 +60,7 @@ KINDS = (
     "lost_classes",
     "tiny_set",
 )
-# What makes a training small, and how many seeds each kind gets there; of the sound recipes more.
+# What makes a training small.
 SMALL: dict[str, dict[str, Any]] = {
     "digits": {
         "model": {"width": 8},
@@ -64,19 +69,40 @@ SMALL: dict[str, dict[str, Any]] = {
     "ring": {"model": {"width": 64}, "train": {"steps": 1500, "batch_size": 128}},
     "grid": {"model": {"width": 64}, "train": {"steps": 1500, "batch_size": 128}},
 }
-SEEDS = {"digits": 4, "ring": 6, "grid": 6}
-HEALTHY_SEEDS = {"digits": 8, "ring": 16, "grid": 16}
+# The first seed of each half, and how many each kind gets by arm: of digits, of ring and of grid.
+# Of the sound recipes under `fixed` there are more: false alarms are counted on them.
+HALVES = {"calibration": 0, "report": 100}
+SEEDS: dict[str, dict[str, tuple[int, int, int]]] = {
+    "calibration": {
+        "sound": (8, 16, 16),
+        "fixed": (4, 6, 6),
+        "adaptive": (2, 4, 4),
+        "rollback": (1, 2, 2),
+    },
+    "report": {
+        "sound": (8, 8, 8),
+        "fixed": (3, 3, 3),
+        "adaptive": (3, 3, 3),
+        "rollback": (3, 3, 3),
+    },
+}
 LOOKS, SAMPLES, JUDGED = 10, 500, 1000
 ARMS: dict[str, dict[str, Any]] = {
     "fixed": {},
     "adaptive": {"balance": "adaptive"},
     "rollback": {"on_collapse": "rollback"},
 }
+# The code that a training goes by beside what every training does: with other rules it is another.
+RULES: dict[str, list[Any]] = {
+    "fixed": [],
+    "adaptive": [balance],
+    "rollback": [balance, collapse, guard],
+}
 DOCS = Path("docs/collapse.md")
 PICTURES = {
-    "healthy": "healthy_digits_0_fixed",
-    "collapsing": "g_rate_too_high_digits_0_fixed",
-    "rescued": "g_rate_too_high_digits_0_adaptive",
+    "healthy": "healthy_digits_100_fixed",
+    "collapsing": "g_rate_too_high_digits_100_fixed",
+    "rescued": "g_rate_too_high_digits_100_adaptive",
 }
 # The judge's bounds: found by looking at its figures and at the pictures, see docs/collapse.md.
 FEWEST_MODES = 0.9  # of the classes or modes, each with a fifth of its share or more
@@ -102,9 +128,38 @@ def settings(kind: str, problem: str, seed: int, arm: str) -> dict[str, Any]:
 
 
 def key(kind: str, problem: str, seed: int, arm: str) -> str:
-    """Of the settings of a training, and of the bounds that a rollback goes by."""
-    bounds = [collapse.HIGHEST, collapse.LOWEST] if arm == "rollback" else []
-    return files.json_hash([settings(kind, problem, seed, arm), bounds])[:8]
+    """Of the settings of a training, and of the rules that it goes by, comments aside."""
+    sources = [Path(module.__file__).read_text(encoding="utf-8") for module in RULES[arm]]
+    rules = [ast.dump(ast.parse(source)) for source in sources]
+    return files.json_hash([settings(kind, problem, seed, arm), rules])[:8]
+
+
+def half_of(seed: int) -> str:
+    return "report" if seed >= HALVES["report"] else "calibration"
+
+
+def planned(half: str, seeds: int | None = None) -> list[tuple[int, str, str, str]]:
+    """(seed, arm, problem, kind) of a half, in the order of training.
+
+    That is in turns of one seed of each, the sound ones spread over them, so that what was cut off
+    has something of everything. At most `seeds` of each, where given.
+    """
+    cells = []
+    for arm, problem, kind in itertools.product(ARMS, SMALL, KINDS):
+        row = SEEDS[half]["sound" if (kind, arm) == ("healthy", "fixed") else arm]
+        count = min(row[list(SMALL).index(problem)], seeds or max(row))
+        turns = SEEDS[half]["fixed"][list(SMALL).index(problem)]
+        cells += [
+            (number % turns, (HALVES[half] + number, arm, problem, kind)) for number in range(count)
+        ]
+    cells.sort(key=lambda cell: (cell[0], KINDS.index(cell[1][3])))  # stable: arms stay in order
+    return [cell for _, cell in cells]
+
+
+def commit() -> str:
+    """The commit of this code, in short."""
+    facts = lineage.git_facts()
+    return facts["git_commit"][:7] + ("+changes" if facts["git_dirty"] == "true" else "")
 
 
 def name_of(kind: str, problem: str) -> str:
@@ -247,7 +302,7 @@ class Film(Callback):
         heard: list[torch.Tensor] = []
         state.discriminator.eval()  # or its power iteration would move
         for counter in range(state.batches, state.batches + 3):
-            batch, held_out = self.task.batch(counter), self.task.held_out(counter)
+            batch, held_out = self.task.batch_at(counter), self.task.held_out(counter)
             assert held_out is not None
             shown = (batch.images, held_out.images, self.task.fake(state.ema, batch))
             heard += [self.task.judge(state.discriminator, x, batch).logits for x in shown]
@@ -343,54 +398,74 @@ def share(part: tuple[int, int]) -> str:
 
 
 def table(results: list[dict[str, Any]]) -> list[str]:
-    fixed = [r for r in results if r["arm"] == "fixed"]
-    halves = {
-        "calibration (even seeds)": [r for r in fixed if r["seed"] % 2 == 0],
-        "report (odd seeds)": [r for r in fixed if r["seed"] % 2],
-    }
+    """What the page shows: both halves under `fixed`, then kind by kind, then arm by arm."""
+    halves = {half: [r for r in results if half_of(r["seed"]) == half] for half in HALVES}
+    fixed = {half: [r for r in rows if r["arm"] == "fixed"] for half, rows in halves.items()}
     lines = [
         "| half | failed trainings that it saw | false alarms in sound ones |",
         "| --- | --- | --- |",
     ]
-    for name, half in halves.items():
-        hits, alarms = rates(half)
-        lines.append(f"| {name} | {share(hits)} | {share(alarms)} |")
+    for half, rows in fixed.items():
+        hits, alarms = rates(rows)
+        seeds = f"seeds from {HALVES[half]}"
+        lines.append(f"| {half} ({seeds}) | {share(hits)} | {share(alarms)} |")
     lines += [
+        "",
+        "Report half, `fixed`:",
         "",
         "| zoo | trained | judged failed | of these seen | false alarms | median first alarm |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for kind in KINDS:
-        for problem in SMALL:
-            rows = [r for r in fixed if (r["kind"], r["problem"]) == (kind, problem)]
-            if not rows:
-                continue
-            hits, alarms = rates(rows)
-            first = [at for r in rows if (at := first_alarm(r)) is not None]
-            when = f"{np.median(first):.0%} of the steps" if first else "-"
-            counts = f"{len(rows)} | {hits[1]} | {hits[0]} | {alarms[0]}"
-            lines.append(f"| {kind}, {problem} | {counts} | {when} |")
-    lines += ["", "| zoo | fixed | adaptive | fixed, rollback |", "| --- | --- | --- | --- |"]
-    for kind in KINDS:
-        for problem in SMALL:
-            cells = []
-            for arm in ARMS:
-                rows = [
-                    r
-                    for r in results
-                    if (r["kind"], r["problem"], r["arm"]) == (kind, problem, arm)
-                ]
-                seeds = sorted(
-                    r["seed"] for r in rows if failed(r["judge"]) or r["ended"] != "done"
-                )
-                told = f" (seeds {', '.join(map(str, seeds))})" if seeds else ""
-                cells.append(f"{len(seeds)} of {len(rows)} failed{told}" if rows else "-")
-            if any(cell != "-" for cell in cells[1:]):
-                lines.append(f"| {kind}, {problem} | " + " | ".join(cells) + " |")
-    spent = sum(r["seconds_looking"] for r in fixed), sum(r["seconds"] for r in fixed)
-    lines += ["", f"{len(results)} trainings, {spent[1] / 60:.0f} minutes of training under fixed; "
-              f"looks {spent[0] / 60:.0f} minutes more."]  # fmt: skip
+    for kind, problem in itertools.product(KINDS, SMALL):
+        rows = of_cell(fixed["report"], kind, problem)
+        if not rows:
+            continue
+        hits, alarms = rates(rows)
+        first = [at for r in rows if (at := first_alarm(r)) is not None]
+        when = f"{np.median(first):.0%} of the steps" if first else "-"
+        counts = f"{len(rows)} | {hits[1]} | {hits[0]} | {alarms[0]}"
+        lines.append(f"| {kind}, {problem} | {counts} | {when} |")
+    lines += [
+        "",
+        "How many failed (and their seeds) in the report half; beside it in the calibration half:",
+        "",
+        "| zoo | fixed | adaptive | rollback | calibration: fixed | adaptive | rollback |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for kind, problem in itertools.product(KINDS, SMALL):
+        rows = {half: of_cell(halves[half], kind, problem) for half in HALVES}
+        if not any(rows.values()):
+            continue
+        cells = [lost([r for r in rows["report"] if r["arm"] == arm], tell=True) for arm in ARMS]
+        cells += [lost([r for r in rows["calibration"] if r["arm"] == arm]) for arm in ARMS]
+        lines.append(f"| {kind}, {problem} | " + " | ".join(cells) + " |")
+    rows = [r for r in halves["report"] if r["kind"] != "healthy"]
+    cells = [lost([r for r in rows if r["arm"] == arm]) for arm in ARMS]
+    rows = [r for r in halves["calibration"] if r["kind"] != "healthy"]
+    cells += [lost([r for r in rows if r["arm"] == arm]) for arm in ARMS]
+    lines.append("| all that are not healthy | " + " | ".join(cells) + " |")
+    lines.append("")
+    for half, rows in halves.items():
+        made = sorted({(r["arm"], r.get("commit", "one not recorded")) for r in rows})
+        told = ", ".join(f"{arm} by {by}" for arm, by in made) or "none"
+        minutes = sum(r["seconds"] + r["seconds_looking"] for r in rows) / 60
+        lines.append(
+            f"{half.capitalize()}: {len(rows)} trainings, {minutes:.0f} minutes; commits: {told}."
+        )
     return lines
+
+
+def of_cell(results: list[dict[str, Any]], kind: str, problem: str) -> list[dict[str, Any]]:
+    return [r for r in results if (r["kind"], r["problem"]) == (kind, problem)]
+
+
+def lost(results: list[dict[str, Any]], *, tell: bool = False) -> str:
+    """How many of them failed: as "2 of 3", and their seeds where asked."""
+    if not results:
+        return "-"
+    seeds = sorted(r["seed"] for r in results if failed(r["judge"]) or r["ended"] != "done")
+    told = f" ({', '.join(map(str, seeds))})" if seeds and tell else ""
+    return f"{len(seeds)} of {len(results)}{told}"
 
 
 def write_docs(text: str, results: Path) -> None:
@@ -410,7 +485,8 @@ def main() -> None:
     parser.add_argument("--kind", action="append", choices=KINDS)
     parser.add_argument("--problem", action="append", choices=SMALL)
     parser.add_argument("--arm", action="append", choices=ARMS)
-    parser.add_argument("--seeds", type=int, help="of each kind; as the zoo was trained by default")
+    parser.add_argument("--half", choices=HALVES, default="report")
+    parser.add_argument("--seeds", type=int, help="at most so many of each kind")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin nothing after")
     parser.add_argument(
         "--fit", action="store_true", help="look for bounds on the calibration half"
@@ -425,19 +501,13 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     problems = arguments.problem or list(SMALL)
     judged, began = Judge(arguments.mnist.resolve(), digits="digits" in problems), time.monotonic()
-    cells = [
-        (seed, arm, problem, kind)
-        for seed in range(arguments.seeds or max(HEALTHY_SEEDS.values()))
-        for arm in arguments.arm or ["fixed"]
-        for problem in problems
-        for kind in arguments.kind or KINDS
-    ]
-    for seed, arm, problem, kind in cells:
-        path = folder / f"{kind}_{problem}_{seed}_{arm}.json"
-        most = HEALTHY_SEEDS if kind == "healthy" and arm == "fixed" else SEEDS
-        own = key(kind, problem, seed, arm)
-        if seed >= (arguments.seeds or most[problem]):
+    code = commit()
+    asked = arguments.arm or ARMS, problems, arguments.kind or KINDS
+    for seed, arm, problem, kind in planned(arguments.half, arguments.seeds):
+        if arm not in asked[0] or problem not in asked[1] or kind not in asked[2]:
             continue
+        path = folder / f"{kind}_{problem}_{seed}_{arm}.json"
+        own = key(kind, problem, seed, arm)
         if path.exists() and files.read_json(path).get("key") == own:
             continue
         if time.monotonic() - began > arguments.seconds:
@@ -445,7 +515,7 @@ def main() -> None:
         result, film = trained(kind, problem, seed, arm, judged)
         if film.frames:
             film.save(path.with_suffix(".png"))
-        files.write_json(path, result | {"key": own})
+        files.write_json(path, result | {"key": own, "commit": code})
         told = {k: round(v, 3) for k, v in result["judge"].items()}
         print(path.stem, "FAILED" if failed(result["judge"]) else "sound",
               "alarm" if alarmed(result) else "-", told, flush=True)  # fmt: skip
@@ -455,7 +525,9 @@ def main() -> None:
         if result["key"] == key(*(result[name] for name in ("kind", "problem", "seed", "arm")))
     ]
     if arguments.fit:
-        print(fit([r for r in results if r["arm"] == "fixed" and r["seed"] % 2 == 0]))
+        print(
+            fit([r for r in results if r["arm"] == "fixed" and half_of(r["seed"]) == "calibration"])
+        )
     head = (
         f"{datetime.date.today()}, {platform.processor() or platform.machine()}, one thread; "
         f"torch {torch.__version__}."

@@ -1,12 +1,12 @@
 """How many updates D and G get in a round, and by what factors their rates differ from the params.
 
 `fixed` leaves both alone, `adaptive` moves them while it trains, and a rollback changes them under
-either: D's handicap shifts ratio and rates from D to G, or back where it is negative, and each
-rollback halves both rates.
+either: D's handicap shifts ratio and rates from D to G, or back where it is negative.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from pipeline import parallel
 # other way by two thirds of it, or by one where D is weak.
 MOST_HANDICAP = 12
 MOST_D_STEPS, MOST_G_STEPS = 5, 4  # of a moved ratio; one's own larger numbers stand
+FAR_APART = 2.0  # octaves between the speeds of D and G from which a rollback evens them
 DECAY = 0.95  # of D's running values, per update of D
 # Running values by name, in the state's memory: how often D ranks a real above a fake, and its mean
 # logits.
@@ -29,12 +30,13 @@ class Fixed:
 
     Args:
         d_steps, g_steps: of a round, as long as D's handicap is 0.
+        d_rate: D's given learning rate, as a multiple of G's.
     """
 
     every: int | None = None  # generator updates between two calls of `adapt`; None: none
 
-    def __init__(self, *, d_steps: int, g_steps: int) -> None:
-        self.d_steps, self.g_steps = d_steps, g_steps
+    def __init__(self, *, d_steps: int, g_steps: int, d_rate: float = 1.0) -> None:
+        self.d_steps, self.g_steps, self.d_rate = d_steps, g_steps, d_rate
         self.handicap = 0  # of D, in half octaves; negative: of G
         self.halvings = 0  # of both rates
 
@@ -55,13 +57,24 @@ class Fixed:
         share = 2 / 3 if octaves > 0 else 1 / 3
         return both * 2 ** (share * octaves), both * 2**-octaves
 
-    def temper(self, accuracy: float) -> str:
-        """Change ratio and rates after a rollback, by how D stood (`accuracy`); says to what.
+    def lead(self) -> float:
+        """Octaves by which D is faster than G: rate times updates of a round."""
+        (d_steps, g_steps), (rate_g, rate_d) = self.ratio(), self.rates()
+        return math.log2(self.d_rate * rate_d * d_steps / (rate_g * g_steps))
 
-        Both rates halve, and the side that was ahead gets an octave of handicap.
+    def temper(self, *, diverged: bool) -> str:
+        """Change ratio and rates after a rollback; says to what.
+
+        D and G get about the same speed, all at once: a training has few rollbacks, and less time
+        after each. D's accuracy would not tell who was at fault, since a G that is dead from too
+        high a rate makes any D look perfect. Both rates halve where that changes nothing, and where
+        the training `diverged` to NaN or inf.
         """
-        self.halvings += 1
-        self._shift(2 if accuracy > 0.75 else -2)
+        lead, before = self.lead(), self.handicap
+        if abs(lead) >= FAR_APART:
+            self._shift(round(lead))  # half an octave of handicap is about one of the lead
+        if diverged or self.handicap == before:
+            self.halvings += 1
         return self.describe()
 
     def adapt(self, accuracy: float, gap: float) -> str | None:
@@ -103,8 +116,8 @@ class Adaptive(Fixed):
     FAR = (0.3, 0.98)  # outside, it moves by an octave at once
     every = 10
 
-    def __init__(self, *, d_steps: int, g_steps: int) -> None:
-        super().__init__(d_steps=d_steps, g_steps=g_steps)
+    def __init__(self, *, d_steps: int, g_steps: int, d_rate: float = 1.0) -> None:
+        super().__init__(d_steps=d_steps, g_steps=g_steps, d_rate=d_rate)
         self.accuracy = self.gap = float("nan")
 
     def adapt(self, accuracy: float, gap: float) -> str | None:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from pipeline.training import balance
 from pipeline.training.collapse import CollapseAlarm, signs
 from pipeline.training.finite import Diverged
 
@@ -61,6 +60,7 @@ class Guard:
         self.on_collapse, self.max_rollbacks = on_collapse, max_rollbacks
         self.alarm = CollapseAlarm()
         self.reason: str | None = None  # for the alarm, where it sounds
+        self.ended = False  # no step is left
         self.sound = False  # no sign of collapse
         self.sounding = False  # and was told
         self.rollbacks = 0
@@ -81,6 +81,7 @@ class Guard:
         """Judge the look at the samples after `step` of `steps`: does the alarm sound?"""
         self.reason = self.alarm.hears(figures, (step - self.lost) / steps)
         self.sound = not signs(figures)
+        self.ended = step >= steps
         return self.reason is not None
 
     def acts(self, state: State) -> list[Event]:
@@ -97,9 +98,14 @@ class Guard:
         events = [] if told else [Event(step, "alarm", f"collapse: {self.reason}")]
         if self.stops:
             events.append(Event(step, "stop", "train.on_collapse is stop: the training ends here"))
-        elif self.takes_back and self.rollbacks < self.max_rollbacks:
-            events.append(self._take_back(state))
+        elif self.takes_back and self.rollbacks < self.max_rollbacks and self._worth_it:
+            events.append(self._take_back(state, diverged=False))
         return events
+
+    @property
+    def _worth_it(self) -> bool:
+        """At the end only a look that was healthy: networks that never learnt are no result."""
+        return not self.ended or (self.healthy is not None and self.healthy["step"] > 0)
 
     @property
     def stops(self) -> bool:
@@ -117,12 +123,11 @@ class Guard:
                 f"the training diverged at step {state.step}{spent}: NaN or inf, first made by "
                 f"{culprit}; lower train.lr_g and train.lr_d, set train.precision: fp32{way_out}"
             )
-        return self._take_back(state)
+        return self._take_back(state, diverged=True)
 
-    def _take_back(self, state: State) -> Event:
+    def _take_back(self, state: State, *, diverged: bool) -> Event:
         assert self.healthy is not None
-        accuracy, _ = balance.heard(state.memory)
-        changed = state.balance.temper(accuracy)
+        changed = state.balance.temper(diverged=diverged)
         step = self.healthy["step"]
         for name in TAKEN_BACK:
             getattr(state, name).load_state_dict(cloned(self.healthy[name]))

@@ -86,7 +86,7 @@ def train(
     average = Average(state.ema, g)
     optimizers = (state.optimizer_d, state.optimizer_g)
     run = graphs.runner(device, (g, d), optimizers, terms) if cuda_graphs else graphs.Eager(device)
-    listens = state.balance.every is not None or state.guard.takes_back
+    listens = state.balance.every is not None
     regularizers = [term for term in terms if isinstance(term, Regularizer)]
     logit_terms = [term for term in terms if isinstance(term, LogitTerm)]
     feature_terms = [term for term in terms if isinstance(term, FeatureTerm)]

@@ -73,7 +73,11 @@ def make_state(
         OPTIMIZERS[settings.optimizer_d](
             discriminator.parameters(), settings.lr_d, settings.betas_d, settings.weight_decay_d
         ),
-        BALANCES[settings.balance](d_steps=settings.d_steps, g_steps=settings.g_steps),
+        BALANCES[settings.balance](
+            d_steps=settings.d_steps,
+            g_steps=settings.g_steps,
+            d_rate=settings.lr_d / settings.lr_g,
+        ),
         Guard(settings.on_collapse, settings.max_rollbacks),
     )
 

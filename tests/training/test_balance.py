@@ -59,14 +59,42 @@ def test_a_strong_d_is_held_back_and_a_weak_one_helped() -> None:
     assert strong.adapt(1.0, 0.0) is None  # at the bound nothing changes, and nothing is told
 
 
-def test_a_rollback_halves_both_rates_and_holds_back_who_was_ahead() -> None:
-    for accuracy, d_ahead in [(0.99, True), (0.5, False)]:
-        tempered = Fixed(d_steps=2, g_steps=1)
-        tempered.temper(accuracy)
-        rate_g, rate_d = tempered.rates()
-        assert (rate_d < rate_g) == d_ahead
-        assert rate_d == (0.25 if d_ahead else 1.0)
-        assert rate_g == pytest.approx(0.5 * 2 ** (2 / 3 if d_ahead else -1 / 3))
+@pytest.mark.parametrize("policy", BALANCES)
+@pytest.mark.parametrize(("d_steps", "d_rate"), [(5, 100.0), (5, 10.0), (1, 1e-3), (1, 1 / 200)])
+def test_a_rollback_gives_d_and_g_about_the_same_speed(
+    policy: str, d_steps: int, d_rate: float
+) -> None:
+    tempered = BALANCES[policy](d_steps=d_steps, g_steps=1, d_rate=d_rate)
+    lead = tempered.lead()
+    tempered.temper(diverged=False)
+    rate_g, rate_d = tempered.rates()
+    assert abs(tempered.lead()) < 3 < abs(lead)
+    assert (rate_d < 1 < rate_g) if lead > 0 else (rate_g < 1 < rate_d)
+
+
+def test_a_rollback_halves_both_rates_where_the_speeds_are_about_the_same() -> None:
+    tempered = Fixed(d_steps=2, g_steps=1)
+    for times in (1, 2):
+        tempered.temper(diverged=False)
+        assert tempered.ratio() == (2, 1)
+        assert tempered.rates() == (0.5**times, 0.5**times)
+
+
+def test_a_second_rollback_never_repeats_the_first() -> None:
+    tempered = Fixed(d_steps=1, g_steps=1, d_rate=2.0**-20)
+    seen = {(tempered.ratio(), tempered.rates())}
+    for times in (2, 3, 4):
+        tempered.temper(diverged=False)
+        seen.add((tempered.ratio(), tempered.rates()))
+        assert len(seen) == times
+
+
+def test_a_rollback_after_nan_lowers_the_faster_rate_most() -> None:
+    tempered = Fixed(d_steps=1, g_steps=1, d_rate=64.0)
+    tempered.temper(diverged=True)
+    rate_g, rate_d = tempered.rates()
+    assert rate_d < 0.5 < rate_g
+    assert tempered.halvings == 1
 
 
 def test_signals_are_what_they_say() -> None:
