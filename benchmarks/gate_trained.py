@@ -4,8 +4,8 @@
 
 Where benchmarks/gate.py simulates, this trains: recipes on the default's digits, each with several
 seeds and for all of its updates, a quarter or an eighth of them. Against an eighth all are clearly
-better. Seeds begin at 2: 0 and 1 were looked at while the gate was made. The last average of every one is scored as
-`evaluate` does, and the gate decides about all pairs. Trainings are kept below
+better. Seeds begin at 2: 0 and 1 were looked at while the gate was made. The last average of every
+one is scored as `evaluate` does, and the gate decides about all pairs. Trainings are kept below
 .cache/benchmarks/gate-trained by the content of code and params, so that the same command goes on
 where it was stopped.
 """
@@ -139,8 +139,8 @@ def table(models: dict[tuple[Named, int], Evaluated], margins: gate.Margins) -> 
         )
     seeds = sorted({seed for _, seed in models})
     about = (
-        f"Seeds {', '.join(map(str, seeds))} of each, so that pairs share trainings; {date.today().isoformat()}, "
-        f"one thread of {tables.processor()}."
+        f"Seeds {', '.join(map(str, seeds))} of each, so that pairs share trainings; "
+        f"{date.today().isoformat()}, one thread of {tables.processor()}."
     )
     return "\n".join([*lines, "", about])
 
