@@ -470,8 +470,8 @@ def measure(network: str, arguments: argparse.Namespace) -> dict[str, Any]:
             for name, worker in workers.items():
                 last[name] = worker.ask(steps)
                 seconds[name].append(last[name]["seconds"] / steps)
-            told = ", ".join(f"{name} {values[-1]:.3f}" for name, values in seconds.items())
-            print(f"{network}, round {i + 1} of {arguments.rounds}: {told} s a step", flush=True)
+            told = ", ".join(f"{name} {1e3 * values[-1]:.4g}" for name, values in seconds.items())
+            print(f"{network}, round {i + 1} of {arguments.rounds}: {told} ms a step", flush=True)
         phases = {name: workers[name].ask(steps, phases=True) for name in OURS if name in names}
     finally:
         for worker in workers.values():
