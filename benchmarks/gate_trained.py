@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -137,12 +138,29 @@ def table(models: dict[tuple[Named, int], Evaluated], margins: gate.Margins) -> 
         lines.append(
             f"| {kind} | {told(champion)} | {told(challenger)} | {passed} of {len(found)} | {why} |"
         )
+    copies = [
+        more_than_champion(models[champion, i].metrics, models[challenger, j].metrics)
+        for kind, champion, challenger in PAIRS
+        if kind.endswith("better")
+        for i in {seed for _, seed in models}
+        for j in {seed for _, seed in models}
+    ]
+    strict = (
+        "Near copies are held to the champion's rate and to that of no memory. By the champion's "
+        f"alone {sum(copies)} of the {len(copies)} better ones would be refused for them."
+    )
     seeds = sorted({seed for _, seed in models})
     about = (
         f"Seeds {', '.join(map(str, seeds))} of each, so that pairs share trainings; "
         f"{date.today().isoformat()}, one thread of {tables.processor()}."
     )
-    return "\n".join([*lines, "", about])
+    return "\n".join([*lines, "", strict, "", about])
+
+
+def more_than_champion(champion: dict[str, float], challenger: dict[str, float]) -> bool:
+    """Whether the challenger has significantly more near copies than the champion."""
+    (p, n), (q, m) = ((one["nearcopy_rate"], one["n_fake"]) for one in (challenger, champion))
+    return p - q > gate.SDS * math.sqrt(p * (1 - p) / n + q * (1 - q) / m)
 
 
 def main() -> None:
