@@ -126,7 +126,7 @@ def main() -> None:
         values = presets.merged(presets.overlay("default"), presets.overlay(name))
         steps = arguments.steps or values["train"]["steps"]
         for graphs in (True, False) if cuda else (True,):
-            wanted = steps if graphs else steps // 20
+            wanted = steps if graphs else max(1, steps // 20)
             looks = {"eval_every": max(1, wanted // 8), "checkpoint_every": max(1, wanted // 8)}
             changed = {"steps": wanted, "cuda_graphs": graphs, **looks}
             with contextlib.chdir(arguments.work):

@@ -270,14 +270,15 @@ class Foreign(Generate):
 
 
 class Clock(Callback):
-    """Seconds since the first row of the history."""
+    """Seconds since the second row of the history: the first may come before a capture."""
 
     def __init__(self, device: torch.device) -> None:
-        self.device = device
+        self.device, self.rows = device, 0
         self.began: float | None = None
 
     def on_step(self, state: State, row: loop.Row) -> None:
-        if self.began is None:
+        self.rows += 1
+        if self.rows == 2:
             synchronise(self.device)
             self.began, self.first = time.perf_counter(), state.step
 
@@ -320,7 +321,7 @@ def ours(network: str, batch_size: int, device: torch.device, name: str) -> Run:
             loss=LOSSES["hinge" if network == "sngan" else "non_saturating"],
             terms=[],
             weight_clip=None,
-            steps=state.step + steps + (LOG_EVERY if clock else 0),
+            steps=state.step + steps + (2 * LOG_EVERY if clock else 0),
             lr_g=RATE,
             lr_d=RATE,
             schedule_g=SCHEDULES["none"],

@@ -12,7 +12,9 @@ from pipeline import parallel
 from pipeline.augment import shifted
 
 Critic = Callable[[Tensor], Tensor]  # images (N, C, H, W) or points (N, D) -> logits (N,)
-Memory = MutableMapping[str, Tensor]  # running values of a training by name, kept in checkpoints
+# Running values of a training by name, kept in checkpoints. They change in place: an update that is
+# replayed as a CUDA graph knows their memory, not their names.
+Memory = MutableMapping[str, Tensor]
 
 DRAGAN_SPREAD = 0.5  # of the deviation of the reals
 CONSISTENCY_SHIFT = 1 / 8  # of the side, as CR's paper shifts 32 pixels by up to 4
@@ -39,13 +41,14 @@ def per_number(real: Tensor) -> tuple[int, ...]:
 class Regularizer:
     """`weight * penalty` of D, computed at every `every`-th D update and scaled by `every`.
 
-    `penalty(critic, real, fake, mix)`, where `mix` holds uniform numbers of the shape `random`.
+    `penalty(critic, real, fake, mix)`, where `mix` holds uniform numbers of the shape `random`, or
+    none where that is None.
     """
 
     penalty: Callable[[Critic, Tensor, Tensor, Tensor], Tensor]
     weight: float
     every: int = 1
-    random: Callable[[Tensor], tuple[int, ...]] = per_sample
+    random: Callable[[Tensor], tuple[int, ...]] | None = per_sample
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,6 @@ def lecam(real: Tensor, fake: Tensor, memory: Memory) -> Tensor:
     """
     for name, logits in (("lecam_real", real), ("lecam_fake", fake)):
         mean = parallel.mean(logits.detach().mean())
-        # In place: a replayed update knows the memory, not its name.
         memory.setdefault(name, mean.clone()).lerp_(mean, 1 - LECAM_DECAY)
     of_real, of_fake = memory["lecam_real"], memory["lecam_fake"]
     return (real - of_fake).square().mean() + (fake - of_real).square().mean()
@@ -180,8 +182,7 @@ def path_length(
     (gradient,) = torch.autograd.grad((images * noise).sum(), styles, create_graph=True)
     lengths = gradient.square().sum(dim=2).mean(dim=1).sqrt()
     mean = parallel.mean(lengths.detach().mean())
-    known = memory.get("path_length", mean)
-    memory["path_length"] = known.lerp(mean, 1 - PATH_DECAY)
+    memory.setdefault("path_length", mean.clone()).lerp_(mean, 1 - PATH_DECAY)
     return (lengths - memory["path_length"]).square().mean()
 
 

@@ -78,6 +78,8 @@ def prepare(device: torch.device, *, deterministic: bool) -> None:
     TensorFloat-32 and cuDNN tries which convolution is fastest.
     """
     keep_freed_memory()
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # events and streams are of the current one
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what torch then asks for
         torch.use_deterministic_algorithms(True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from pipeline.errors import UserError
 
@@ -108,9 +109,12 @@ class _Trace:
         self.networks = networks
         self.seen: list[tuple[str, Tensor]] = []  # in the order of computation: words, bad?
         self.takers: dict[int, tuple[Tensor, str]] = {}  # of a tensor, by its id
+        self.handles: list[RemovableHandle] = []
 
     def look(self, loss: Callable[[], Tensor]) -> str | None:
-        handles = []
+        handles = self.handles
+        for network in self.networks.values():
+            network.zero_grad()  # those of the failed update are no work of this one
         for name, network in self.networks.items():
             for path, module in network.named_modules():
                 if "parametrizations" not in path:
@@ -127,8 +131,11 @@ class _Trace:
                     self._weights()
                     found = self._first()
         finally:
+            # Hooks that hold their tensors are a cycle that is never collected, and with it the
+            # gradients' graph, whose nodes keep the stream of this search.
             for handle in handles:
                 handle.remove()
+            self.takers.clear()
             for network in self.networks.values():
                 network.zero_grad()
         return found
@@ -142,11 +149,11 @@ class _Trace:
                 if isinstance(tensor, Tensor) and tensor.requires_grad and not tensor.is_leaf:
                     # The first to take it is the innermost.
                     self.takers.setdefault(id(tensor), (tensor, label))
-                    tensor.register_hook(self._backward(tensor, label))
+                    self.handles.append(tensor.register_hook(self._backward(tensor, label)))
             if isinstance(output, Tensor):
                 self._note(label, output)
                 if output.requires_grad:
-                    output.register_hook(self._backward(output, label))
+                    self.handles.append(output.register_hook(self._backward(output, label)))
 
         return hook
 

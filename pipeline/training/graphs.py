@@ -1,7 +1,7 @@
 """How an update runs: kernel by kernel, or replayed as one CUDA graph.
 
 A small network on a large GPU waits for its kernels to be launched; a graph launches all of an
-update at once. An update is a function of tensors alone, `(drawn, draws) -> whatever it tells`: it
+update at once. An update is a function of tensors alone, `(drawn, draws) -> result`: it
 is run some times as it is, then captured, and from then on replayed on the same memory, into which
 the host puts the numbers that it draws. The kernels are the same, and so are the numbers.
 """
@@ -19,14 +19,13 @@ from torch import Tensor, nn
 
 from pipeline import parallel
 from pipeline.errors import UserError
-from pipeline.regularizers import GeneratorTerm, Term
 from pipeline.training import devices
 from pipeline.training.randomness import Draws
 
 log = logging.getLogger(__name__)
 
 Drawn = tuple[Tensor, ...]
-Told = TypeVar("Told")
+Result = TypeVar("Result")
 WARM_UP = 3  # runs before a capture: cuDNN tries its kernels, libraries allocate what they need
 
 
@@ -37,9 +36,12 @@ class Eager:
         self.device = device
 
     def __call__(
-        self, key: Hashable, update: Callable[[Drawn, Draws], Told], drawn: Drawn, draws: Draws
-    ) -> Told:
+        self, key: Hashable, update: Callable[[Drawn, Draws], Result], drawn: Drawn, draws: Draws
+    ) -> Result:
         """`update` of what the host has drawn (on the CPU); equal keys are the same computation."""
+        return self._run(update, drawn, draws)
+
+    def _run(self, update: Callable[[Drawn, Draws], Result], drawn: Drawn, draws: Draws) -> Result:
         return update(tuple(devices.moved(x, self.device) for x in drawn), draws)
 
     def prepare(self, optimizers: Iterable[torch.optim.Optimizer]) -> None:
@@ -62,15 +64,15 @@ class Graphs(Eager):
         self.captured: dict[Hashable, _Captured] = {}
 
     def __call__(
-        self, key: Hashable, update: Callable[[Drawn, Draws], Told], drawn: Drawn, draws: Draws
-    ) -> Told:
+        self, key: Hashable, update: Callable[[Drawn, Draws], Result], drawn: Drawn, draws: Draws
+    ) -> Result:
         if key not in self.captured:
             self.runs[key] += 1
             heard = _Heard(draws)
-            told = self._aside(key, update, drawn, heard)
+            result = self._aside(update, drawn, heard)
             if self.runs[key] == WARM_UP:
                 self.captured[key] = self._capture(update, drawn, heard)
-            return told
+            return result
         return self.captured[key].replay(drawn, draws)
 
     def prepare(self, optimizers: Iterable[torch.optim.Optimizer]) -> None:
@@ -83,15 +85,15 @@ class Graphs(Eager):
                 group["capturable"] = True
 
     def _aside(
-        self, key: Hashable, update: Callable[[Drawn, Draws], Told], drawn: Drawn, draws: Draws
-    ) -> Told:
+        self, update: Callable[[Drawn, Draws], Result], drawn: Drawn, draws: Draws
+    ) -> Result:
         """On the stream of the captures, as torch asks for before one."""
         current = torch.cuda.current_stream(self.device)
         self.stream.wait_stream(current)
         with torch.cuda.stream(self.stream):
-            told = super().__call__(key, update, drawn, draws)
+            result = self._run(update, drawn, draws)
         current.wait_stream(self.stream)
-        return told
+        return result
 
     def _capture(
         self, update: Callable[[Drawn, Draws], Any], drawn: Drawn, heard: _Heard
@@ -99,20 +101,20 @@ class Graphs(Eager):
         """The update as a graph. It is not run."""
         inputs = _Inputs([*drawn, *heard.numbers], self.device)
         given, numbers = inputs.memory[: len(drawn)], inputs.memory[len(drawn) :]
-        # One pool for all: what a graph tells is used before the next one runs.
-        pool = next((one.graph.pool() for one in self.captured.values()), None)
         graph = torch.cuda.CUDAGraph()
         before = [p.grad for p in self.parameters]
         try:
             # Other threads write checkpoints meanwhile: their copies are not part of this.
-            with torch.cuda.graph(
-                graph, pool=pool, stream=self.stream, capture_error_mode="thread_local"
-            ):
-                told = update(tuple(given), _Given(numbers))
+            with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
+                result = update(tuple(given), _Given(numbers))
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
+            # The end of the capture fails after whatever spoilt it.
+            cause = error.__context__ or error
             raise UserError(
                 "an update of this training cannot be captured as a CUDA graph "
-                f"({str(error).splitlines()[0]}); set train.cuda_graphs: false"
+                f"({str(cause).splitlines()[0]}); set train.cuda_graphs: false"
             ) from error
         gradients = [
             (p, p.grad)
@@ -121,7 +123,7 @@ class Graphs(Eager):
         ]
         for parameter, earlier in zip(self.parameters, before, strict=True):
             parameter.grad = earlier  # of the update that was run
-        return _Captured(graph, inputs, heard.kinds, told, gradients)
+        return _Captured(graph, inputs, heard.kinds, result, gradients)
 
 
 class _Captured:
@@ -132,10 +134,10 @@ class _Captured:
         graph: torch.cuda.CUDAGraph,
         inputs: _Inputs,
         kinds: list[str],
-        told: Any,
+        result: Any,
         gradients: list[tuple[Tensor, Tensor]],
     ) -> None:
-        self.graph, self.inputs, self.kinds, self.told = graph, inputs, kinds, told
+        self.graph, self.inputs, self.kinds, self.result = graph, inputs, kinds, result
         self.gradients = gradients
 
     def replay(self, drawn: Drawn, draws: Draws) -> Any:
@@ -146,7 +148,7 @@ class _Captured:
         self.graph.replay()
         for parameter, gradient in self.gradients:
             parameter.grad = gradient
-        return self.told
+        return self.result
 
 
 class _Inputs:
@@ -220,10 +222,9 @@ def runner(
     device: torch.device,
     networks: Sequence[nn.Module],
     optimizers: Sequence[torch.optim.Optimizer],
-    terms: Sequence[Term],
 ) -> Eager:
     """Graphs where these can be captured, else updates as they are."""
-    why = hindrance(device, networks, optimizers, terms)
+    why = hindrance(device, networks, optimizers)
     if why is None:
         return Graphs(device, [p for network in networks for p in network.parameters()])
     if device.type == "cuda":
@@ -235,7 +236,6 @@ def hindrance(
     device: torch.device,
     networks: Sequence[nn.Module],
     optimizers: Sequence[torch.optim.Optimizer],
-    terms: Sequence[Term],
 ) -> str | None:
     """Why updates cannot be replayed: what they do must be the same kernels at every step."""
     if device.type != "cuda":
@@ -246,8 +246,6 @@ def hindrance(
         getattr(o, "_step_supports_amp_scaling", False) for o in optimizers
     ):
         return "only adam and adamw skip an update that is not finite by themselves"
-    if any(isinstance(term, GeneratorTerm) for term in terms):
-        return "a term of the generator chooses by numbers on the host"
     for module in (module for network in networks for module in network.modules()):
         if hasattr(module, "grow"):
             return "the networks grow"

@@ -85,7 +85,7 @@ def train(
     check = finite.Check(device)
     average = Average(state.ema, g)
     optimizers = (state.optimizer_d, state.optimizer_g)
-    run = graphs.runner(device, (g, d), optimizers, terms) if cuda_graphs else graphs.Eager(device)
+    run = graphs.runner(device, (g, d), optimizers) if cuda_graphs else graphs.Eager(device)
     listens = state.balance.every is not None
     regularizers = [term for term in terms if isinstance(term, Regularizer)]
     logit_terms = [term for term in terms if isinstance(term, LogitTerm)]
@@ -95,16 +95,18 @@ def train(
     def descend(optimizer: torch.optim.Optimizer, total: Tensor) -> None:
         optimizer.zero_grad()
         total.backward()
-        told = parallel.average_gradients(_parameters(optimizer), total.detach())
+        mean = parallel.average_gradients(_parameters(optimizer), total.detach())
         if clip_grad is not None:
             nn.utils.clip_grad_norm_(_parameters(optimizer), clip_grad)
         if state.guard.checks:
-            check.step(optimizer, told)
+            check.step(optimizer, mean)
         else:
             optimizer.step()
 
-    def total_of_d(batch: Any, fake: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What D minimises, and its logits of reals and fakes."""
+    def total_of_d(
+        batch: Any, fake: Tensor, *, all_terms: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What D minimises, and its logits of reals and fakes; `all_terms`: lazy ones or not."""
         real = task.real(batch)
         with autocast, parametrize.cached():  # spectral normalisation once for both
             of_real = task.judge(d, real, batch)
@@ -114,8 +116,9 @@ def train(
         for term in logit_terms:
             total = total + term.weight * term.penalty(real_logits, fake_logits, state.memory)
         for regularizer in regularizers:
-            if state.d_updates % regularizer.every == 0:
-                mix = task.uniform(batch, regularizer.random(real))
+            if all_terms or state.d_updates % regularizer.every == 0:
+                shape = None if regularizer.random is None else regularizer.random(real)
+                mix = real.new_empty(0) if shape is None else task.uniform(batch, shape)
                 # In float32: a gradient of a gradient loses too much in half the bits.
                 penalty = regularizer.penalty(
                     lambda images: task.judge(d, images, batch).logits, real, fake.float(), mix
@@ -142,7 +145,7 @@ def train(
         }
         return scalars, real_logits, fake_logits
 
-    def total_of_g(batch: Any, fake: Tensor) -> Tensor:
+    def total_of_g(batch: Any, fake: Tensor, *, all_terms: bool = False) -> Tensor:
         """What G minimises."""
         with autocast:
             of_fake = task.judge(d, fake, batch)
@@ -157,7 +160,7 @@ def train(
             matched = term.penalty(of_real.features.float(), of_fake.features.float())
             total = total + term.weight * matched
         for lazy in generator_terms:
-            if state.step % lazy.every == 0:
+            if all_terms or state.step % lazy.every == 0:
                 penalty = task.penalise(lazy, g, batch, state.memory)
                 total = total + lazy.weight * lazy.every * penalty
         extra = task.generator_terms(fake, of_fake, batch)
@@ -184,19 +187,19 @@ def train(
     def only_d(drawn: Drawn, draws: Draws) -> Told:
         with torch.no_grad():
             batch, fake = made(drawn, draws)
-        return told(*descend_d(batch, fake))
+        return report(*descend_d(batch, fake))
 
     def only_g(drawn: Drawn, draws: Draws) -> Told:
-        return told({"loss_g": descend_g(*made(drawn, draws))})
+        return report({"loss_g": descend_g(*made(drawn, draws))})
 
     def both(drawn: Drawn, draws: Draws) -> Told:
         batch, fake = made(drawn, draws)
         scalars, *logits = descend_d(batch, fake.detach())
-        return told({**scalars, "loss_g": descend_g(batch, fake)}, *logits)
+        return report({**scalars, "loss_g": descend_g(batch, fake)}, *logits)
 
     def learn(update: Callable[[Drawn, Draws], Told]) -> None:
         """One such update on the next batch, and what counts it."""
-        of_d, of_g = update is not only_g, update is not only_d
+        of_d, of_g = update in (only_d, both), update in (both, only_g)
         # Lazy terms are computed in some updates only, which are then other computations.
         key = (
             update.__name__,
@@ -205,13 +208,13 @@ def train(
         )
         drawn, draws = task.drawn(state.batches)
         state.batches += 1
-        heard = run(key, update, drawn, draws)
-        meter.add(heard.names, heard.values)
+        result = run(key, update, drawn, draws)
+        meter.add(result.names, result.values)
         if of_d:
             state.d_updates += 1
             state.images += task.batch_size
-            if listens and heard.real_logits is not None and heard.fake_logits is not None:
-                balance.hear(state.memory, heard.real_logits, heard.fake_logits)
+            if listens and result.real_logits is not None and result.fake_logits is not None:
+                balance.hear(state.memory, result.real_logits, result.fake_logits)
         if of_g:
             state.step += 1
             average.update(min(ema_decay, (1 + state.step) / (ema_warmup + state.step)))
@@ -272,10 +275,10 @@ def train(
 
         def d_again(counter: int) -> Tensor:
             batch, fake = again(counter)
-            return total_of_d(batch, fake.detach())[0]
+            return total_of_d(batch, fake.detach(), all_terms=True)[0]
 
         def g_again(counter: int) -> Tensor:
-            return total_of_g(*again(counter))
+            return total_of_g(*again(counter), all_terms=True)
 
         def attempts() -> Iterator[tuple[str, Callable[[], Tensor]]]:
             for counter in range(first_batch, state.batches):
@@ -369,7 +372,7 @@ class Told:
     fake_logits: Tensor | None = None
 
 
-def told(scalars: dict[str, Tensor], *logits: Tensor) -> Told:
+def report(scalars: dict[str, Tensor], *logits: Tensor) -> Told:
     """The scalars as one tensor: one sum in place of many."""
     values = torch.stack([value.detach().float() for value in scalars.values()])
     return Told(tuple(scalars), values, *(one.detach() for one in logits))

@@ -149,9 +149,9 @@ def terms_of(params: Params) -> list[Term]:
     if params.loss.name == "wgan_gp":
         terms.append(Regularizer(gradient_penalty, params.loss.gp_weight))
     if params.loss.r1_gamma:
-        terms.append(Regularizer(r1, params.loss.r1_gamma, params.loss.r1_every))
+        terms.append(Regularizer(r1, params.loss.r1_gamma, params.loss.r1_every, random=None))
     if params.loss.r2_gamma:
-        terms.append(Regularizer(r2, params.loss.r2_gamma, params.loss.r1_every))
+        terms.append(Regularizer(r2, params.loss.r2_gamma, params.loss.r1_every, random=None))
     return terms
 
 

@@ -26,6 +26,12 @@ RESIDENT_BYTES = 2 * 2**30
 
 
 class Task(Protocol):
+    """What an update does with a batch must be a function of tensors, and the same one each time.
+
+    It may be replayed as a CUDA graph: what changes from round to round (a noise that falls, a
+    share that a controller moves) must be a tensor that changes in place.
+    """
+
     batch_size: int  # reals that D is shown in an update, in all processes together
 
     def begin(self, state: State, progress: float) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.augment import Adaptive
+from pipeline.augment import AUGMENTATIONS, Adaptive
 from pipeline.losses import LOSSES
 from pipeline.regularizers import TERMS, Regularizer, gradient_penalty, r1
 from pipeline.training import devices, graphs
@@ -29,11 +29,12 @@ RECIPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "bf16": ({}, {"precision": torch.bfloat16}),
     "ratio": ({"d_steps": 3, "g_steps": 2}, {}),
     "lazy_r1": ({}, {"terms": [Regularizer(r1, 1.0, every=4)]}),
+    "ratio_and_lazy_r1": ({"g_steps": 2}, {"terms": [Regularizer(r1, 1.0, every=4)]}),
     "wgan_gp": (
         {"d_steps": 2},
         {"loss": LOSSES["wgan_gp"], "terms": [Regularizer(gradient_penalty, 10.0)]},
     ),
-    "ada": ({"augment": Adaptive(["rotation", "translation", "cutout"])}, {}),
+    "ada": ({"augment": Adaptive([*AUGMENTATIONS])}, {}),
     "auxiliary": ({"head": {"conditioning": "auxiliary", "minibatch": "discrimination"}}, {}),
     "lecam": ({}, {"terms": [TERMS["lecam"](0.1), TERMS["cr"](1.0)], "clip_grad": 1.0}),
     "noise": ({"instance_noise": 0.1}, {}),

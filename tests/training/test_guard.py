@@ -1,5 +1,7 @@
 """Alarm, stop and rollback: what becomes of a training that collapses or diverges."""
 
+import functools
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +241,49 @@ def test_the_generator_is_named_where_it_made_nan() -> None:
         weight.view(-1)[0] = float("nan")
     with pytest.raises(Diverged, match=r"first made by generator\.\w"):
         run(state, task, steps=12)
+
+
+@pytest.mark.parametrize("deferred", [False, True])
+def test_what_a_batch_poisons_is_named_though_gradients_are_bad_already(
+    monkeypatch: pytest.MonkeyPatch, deferred: bool
+) -> None:
+    """The failed update leaves NaN gradients: the healthy batch before it is not to blame."""
+    monkeypatch.setattr(
+        finite, "Check", functools.partial(finite.Check, deferred=deferred), raising=True
+    )
+    state, task = make(conditional=False)
+    inner = task.drawn
+
+    def drawn(counter: int) -> Any:
+        (latents, *others), draws = inner(counter)
+        return ((latents * float("nan") if counter == 4 else latents), *others), draws
+
+    task.drawn = drawn  # type: ignore[method-assign]
+    with pytest.raises(Diverged, match=r"first made by generator\.project \(Linear\)"):
+        run(state, task, steps=12)
+
+
+def test_the_search_for_the_maker_of_nan_leaves_nothing_behind() -> None:
+    """Nodes kept alive would hold activations, and on CUDA the stream of the search."""
+
+    class Root(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.sqrt()
+
+    network = nn.Sequential(nn.Linear(3, 3), Root())
+
+    def mark() -> dict[str, Any]:
+        """Of the node that adds up the weight's gradient, which is a new one if none is alive."""
+        return network[0].weight.expand_as(network[0].weight).grad_fn.next_functions[0][0].metadata
+
+    def loss() -> Tensor:
+        total = network(torch.ones(2, 3)).sum()
+        mark()["seen"] = True
+        return total
+
+    finite.first_culprit({"net": network}, [("it learnt", loss)])
+    gc.collect()
+    assert "seen" not in mark()
 
 
 def test_a_gradient_that_overflows_is_traced_backward() -> None:
