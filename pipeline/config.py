@@ -7,7 +7,6 @@ and the tests read these classes: functions further in take plain arguments.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,20 +20,12 @@ from pydantic import (
 )
 
 from pipeline import paths
+from pipeline.compatibility import unfit
 from pipeline.errors import ConfigError
 
 OWN_DATA = ("folder", "parquet", "idx")  # sources that read what `data.path` names
-POINTS = ("ring", "grid")  # sources of points in the plane
 STACKED = "stacked_mnist"
 FEWEST_STACKS = 20_000  # or some of the 1,000 classes would have no stack in train
-POINT_NETWORKS = ("points", "pacgan")
-IMAGE_NETWORKS = ("dcgan", "mlp", "resnet", "r3gan", "stylegan2", "progressive", "veegan")
-OWN_SCALING = ("r3gan", "stylegan2", "progressive")  # networks that scale their weights themselves
-BATCH_NORMALISED_D = ("veegan",)
-SEES_DEVIATION = ("stylegan2", "progressive")  # whose D has the deviation within a batch anyway
-SMOOTHED = ("non_saturating", "minimax", "lsgan")  # losses with a target for reals
-CENTRED = ("non_saturating", "minimax", "hinge")  # losses by which D takes logits above 0 for real
-UNLABELLED = ("celeba",)
 
 # What the monitor says of a generator in training, on `val`.
 Monitored = Literal[
@@ -57,6 +48,7 @@ NOT_SEARCHED = {
     "train.log_every": "it changes no number",
     "train.device": "it decides where a trial runs, not what it finds",
     "train.devices": "it decides where a trial runs, not what it finds",
+    "train.cuda_graphs": "it decides how a trial runs, not what it finds",
     "train.deterministic": "it decides where a trial runs, not what it finds",
     "train.on_collapse": "tune.pruner says what becomes of a collapsed trial",
     "train.max_rollbacks": "tune.pruner says what becomes of a collapsed trial",
@@ -514,49 +506,9 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Params:
-        if self.model.conditional and self.data.source in UNLABELLED:
-            raise ValueError(
-                f"model.conditional is true, but {self.data.source} has no labels; "
-                "set it to false, or `gan preset use dcgan`, a recipe that needs none"
-            )
-        if self.loss.name in ("wgan", "wgan_gp") and self.model.spectral_norm:
-            raise ValueError(
-                f"model.spectral_norm: {self.loss.name} bounds D in its own way, and spectral "
-                "normalisation would undo it; set it to false"
-                + ("" if self.data.source in POINTS else _whole_recipe(self.loss.name))
-            )
-        if self.data.path.startswith("~"):
-            raise ValueError("data.path: DVC takes no ~; give the absolute path")
-        if (self.data.source in POINTS) != (self.model.name in POINT_NETWORKS):
-            if self.data.source in POINTS:
-                raise ValueError(
-                    f"model.name: {self.model.name} makes images, and data.source "
-                    f"{self.data.source} has points; choose from {list(POINT_NETWORKS)} (`gan "
-                    f"preset use {self.data.source}` sets all that goes with it)"
-                )
-            raise ValueError(
-                f"model.name: {self.model.name} makes points, and data.source {self.data.source} "
-                f"has images; choose from {list(IMAGE_NETWORKS)}"
-            )
-        if self.data.source in POINTS and self.evaluate.extractor == "inception":
-            raise ValueError(
-                f"evaluate.extractor: inception sees images, and data.source {self.data.source} "
-                "has points; set it to domain"
-            )
-        if self.data.source in POINTS and self.train.augment:
-            raise ValueError(
-                f"train.augment: it changes images, and data.source {self.data.source} has "
-                "points; set it to []"
-            )
-        problem = next(_unfit(self), None)
+        problem = next(unfit(self), None)
         if problem:
             raise ValueError(problem)
-        if self.model.name == "dcgan" and self.data.image_size not in (28, 32, 64):
-            raise ValueError(
-                "data.image_size: dcgan makes images of 28, 32 or 64 pixels, "
-                f"not {self.data.image_size}; choose one of these, or a network of any size: "
-                f"{[name for name in IMAGE_NETWORKS if name != 'dcgan']}"
-            )
         return self
 
     @model_validator(mode="after")
@@ -585,95 +537,6 @@ class Params(Section):
     def model_name(self) -> str:
         """The registered model."""
         return self.registry.name or f"gan-{self.data_name}"
-
-
-def _unfit(params: Params) -> Iterator[str]:
-    """What of a recipe does not belong together: the key, the reason, and what would."""
-    model, loss, train = params.model, params.loss, params.train
-    penalties = {
-        "loss.name wgan_gp": loss.name == "wgan_gp",
-        "loss.r1_gamma": loss.r1_gamma > 0,
-        "loss.r2_gamma": loss.r2_gamma > 0,
-        "loss.terms.dragan": "dragan" in loss.terms,
-    }
-    penalty = next((name for name, used in penalties.items() if used), None)
-    if penalty and model.name in BATCH_NORMALISED_D:
-        others = [name for name in IMAGE_NETWORKS if name not in BATCH_NORMALISED_D]
-        yield (
-            f"model.name: D of {model.name} normalises over the batch: its logit has no gradient "
-            f"by one image alone, which {penalty} limits; choose from {others} or turn it off"
-        )
-    if model.spectral_norm and model.name in OWN_SCALING:
-        yield (
-            f"model.spectral_norm: {model.name} scales its weights in its own way, which spectral "
-            f"normalisation would undo; set it to false{_whole_recipe(model.name)}"
-        )
-    if model.minibatch == "stddev" and model.name in SEES_DEVIATION:
-        yield (
-            f"model.minibatch: D of {model.name} sees the deviation within a batch anyway; set it "
-            "to none"
-        )
-    if "path_length" in loss.terms and model.name != "stylegan2":
-        yield (
-            f"loss.terms: path_length is measured from a style to its image, and {model.name} has "
-            "no styles; remove it or choose model.name: stylegan2"
-        )
-    if "label_smoothing" in loss.terms:
-        if loss.name not in SMOOTHED:
-            yield (
-                f"loss.terms: label_smoothing moves a target, and {loss.name} has none; remove it "
-                f"or choose loss.name from {list(SMOOTHED)}"
-            )
-        if loss.terms["label_smoothing"] >= 0.5:
-            yield (
-                "loss.terms: label_smoothing must be below 0.5, or D's target for reals is no "
-                "longer real"
-            )
-    if "lecam" in loss.terms and loss.name == "rpgan":
-        yield (
-            "loss.terms: lecam holds logits near their mean, and rpgan leaves the mean free, as "
-            "only differences count; remove it or choose another loss.name"
-        )
-    if params.data.source in POINTS and {"cr", "bcr"} & loss.terms.keys():
-        yield "loss.terms: cr and bcr shift images, and points cannot be shifted alike; remove them"
-    if train.augment_p == "ada":
-        if not train.augment:
-            yield (
-                "train.augment_p: ada has nothing to adapt; name some in train.augment, or give a "
-                "number"
-            )
-        if loss.name not in CENTRED:
-            yield (
-                f"train.augment_p: ada goes by the sign of D's logits, which with {loss.name} says "
-                f"nothing; give a number or choose loss.name from {list(CENTRED)}"
-                + _whole_recipe(loss.name)
-            )
-    if train.devices > 1:
-        if train.batch_size % (train.devices * model.pack):
-            packs = f" packs of {model.pack}" if model.pack > 1 else ""
-            least = train.devices * model.pack
-            yield (
-                f"train.devices: {train.devices} processes cannot share a batch of "
-                f"{train.batch_size}{packs} equally; set train.batch_size to a multiple of {least}"
-            )
-        if train.device == "mps" or ":" in train.device:
-            yield (
-                f"train.devices: {train.devices} processes cannot share train.device "
-                f"{train.device}; set it to auto, cpu or cuda"
-            )
-    if model.pack > 1:
-        if model.conditional:
-            yield "model.pack: a pack has no one class; set model.conditional: false or pack: 1"
-        if train.batch_size % model.pack:
-            yield (
-                f"model.pack: {model.pack} does not divide train.batch_size {train.batch_size}; "
-                f"{train.batch_size // model.pack * model.pack} would do"
-            )
-
-
-def _whole_recipe(name: str) -> str:
-    """The way out that is one step: of the losses and networks named here each has a preset."""
-    return f" (`gan preset use {name}` sets all that goes with it)"
 
 
 def load_params(path: Path = paths.PARAMS) -> Params:

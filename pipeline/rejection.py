@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline import files, paths
-from pipeline.config import SEES_DEVIATION
+from pipeline.compatibility import SEES_DEVIATION
 from pipeline.datasets import prepared
 from pipeline.errors import UserError
 from pipeline.networks.build import load_discriminator

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from pipeline.config import IMAGE_NETWORKS, OWN_SCALING, POINT_NETWORKS
+from pipeline.compatibility import IMAGE_NETWORKS, OWN_SCALING, POINT_NETWORKS
 from pipeline.losses import LOSSES
 from pipeline.networks import NETWORKS
 from pipeline.networks.build import build

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from pipeline.augment import Adaptive, Augment
-from pipeline.config import IMAGE_NETWORKS, OWN_SCALING
+from pipeline.compatibility import IMAGE_NETWORKS, OWN_SCALING
 from pipeline.losses import LOSSES
 from pipeline.networks.build import build
 from pipeline.regularizers import TERMS, FeatureTerm, Regularizer, gradient_penalty, r1
