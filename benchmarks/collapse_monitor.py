@@ -445,6 +445,8 @@ def table(results: list[dict[str, Any]]) -> list[str]:
     cells += [lost([r for r in rows if r["arm"] == arm]) for arm in ARMS]
     lines.append("| all that are not healthy | " + " | ".join(cells) + " |")
     lines.append("")
+    lines += [f"Report half, {arm}: {against_fixed(halves['report'], arm)}" for arm in ARMS][1:]
+    lines.append("")
     for half, rows in halves.items():
         made = sorted({(r["arm"], r.get("commit", "one not recorded")) for r in rows})
         told = ", ".join(f"{arm} by {by}" for arm, by in made) or "none"
@@ -459,11 +461,31 @@ def of_cell(results: list[dict[str, Any]], kind: str, problem: str) -> list[dict
     return [r for r in results if (r["kind"], r["problem"]) == (kind, problem)]
 
 
+def against_fixed(results: list[dict[str, Any]], arm: str) -> str:
+    """What became under `arm` of the trainings that failed under `fixed`, and of the sound ones."""
+    by = {(r["kind"], r["problem"], r["seed"], r["arm"]): bad(r) for r in results}
+    pairs = [
+        (by[(*cell, "fixed")], failed_too)
+        for (*cell, own), failed_too in by.items()
+        if own == arm and (*cell, "fixed") in by
+    ]
+    saved = [not after for before, after in pairs if before]
+    broken = [after for before, after in pairs if not before]
+    return (
+        f"{sum(saved)} of the {len(saved)} that failed under fixed are sound, and {sum(broken)} of "
+        f"the {len(broken)} that were sound failed."
+    )
+
+
+def bad(result: dict[str, Any]) -> bool:
+    return failed(result["judge"]) or result["ended"] != "done"
+
+
 def lost(results: list[dict[str, Any]], *, tell: bool = False) -> str:
     """How many of them failed: as "2 of 3", and their seeds where asked."""
     if not results:
         return "-"
-    seeds = sorted(r["seed"] for r in results if failed(r["judge"]) or r["ended"] != "done")
+    seeds = sorted(r["seed"] for r in results if bad(r))
     told = f" ({', '.join(map(str, seeds))})" if seeds and tell else ""
     return f"{len(seeds)} of {len(results)}{told}"
 
