@@ -293,7 +293,8 @@ class Train(Section):
     log_every: Count = Field(description="Generator updates per point of the curves.")
     on_collapse: Literal["log", "stop", "rollback"] = Field(
         description="What a collapse does beside telling. stop: end the training. rollback: go "
-        "back to the last healthy look, with another ratio and other rates; after NaN or inf too."
+        "back to the last healthy look, or the start, with other rates, and another ratio where D "
+        "and G are of far different speed; after NaN or inf too."
     )
     max_rollbacks: Count = Field(
         description="After so many a collapse is only told, and NaN or inf ends the training."

@@ -15,7 +15,7 @@ from torch import Tensor
 from pipeline import parallel
 
 # In steps of half an octave: D's rate moves by all of it, at most by a factor of 64, and G's the
-# other way by two thirds of it, or by one where D is weak.
+# other way by two thirds of it, or by one third where D is weak.
 MOST_HANDICAP = 12
 MOST_D_STEPS, MOST_G_STEPS = 5, 4  # of a moved ratio; one's own larger numbers stand
 FAR_APART = 2.0  # octaves between the speeds of D and G from which a rollback evens them

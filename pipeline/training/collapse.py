@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 # A signal beyond its bound is a sign of collapse: classes or bins of the data that are missing, or
 # samples that repeat each other. Samples of an untrained generator show the same signs, which is
-# why a warm-up goes before. Chosen on the calibration half of benchmarks/collapse_monitor.py, with
-# room for a false alarm: after the warm-up its sound ones stay below a `label_kl` of 0.19 and,
-# but for two, an `ndb_jsd` of 0.24 (docs/collapse.md). Points of modes that were learnt well lie on
-# a curve, hence so low a `selfnn_ratio`; of images that were learnt well it stays above 1.
+# why a warm-up goes before. Chosen on the calibration half of benchmarks/collapse_monitor.py: after
+# the warm-up its sound ones stay below a `label_kl` of 0.19 and, but for two, an `ndb_jsd` of 0.24.
+# `selfnn_ratio` is the least sure (docs/collapse.md): points of modes that were learnt well lie on a
+# curve, and one sound look there is at 0.09; of images that were learnt well it stays above 1.
 HIGHEST = {"label_kl": 0.3, "ndb_jsd": 0.45}
 LOWEST = {"selfnn_ratio": 0.1}
 

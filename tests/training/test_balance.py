@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.config import load_params
 from pipeline.training import balance
 from pipeline.training.balance import BALANCES, MOST_HANDICAP, Adaptive, Fixed
 from pipeline.training.loop import Callback
+from pipeline.training.recipe import make_state
 from pipeline.training.state import State
 
 from .test_loop import IMAGES, LABELS, make, run
@@ -161,3 +163,15 @@ def test_held_out_reals_are_never_shown_for_training() -> None:
     assert float(batch.images.max()) <= 0
     assert batch.labels is not None
     assert make()[1].held_out(0) is None
+
+
+def test_a_trainings_balance_knows_how_much_faster_d_is_set() -> None:
+    """A rollback evens the speeds, which it could not without the rates."""
+    params = load_params()
+    given = {"lr_g": 1e-4, "lr_d": 1e-2, "d_steps": 5}
+    params = params.model_copy(update={"train": params.train.model_copy(update=given)})
+    state = make_state(params, shape=(28, 28, 1), n_classes=10, device=torch.device("cpu"))
+    before = state.balance.lead()
+    state.balance.temper(diverged=False)
+    assert before == pytest.approx(math.log2(500))
+    assert state.balance.lead() < before / 2
