@@ -13,12 +13,16 @@ def this_process() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
 
 
+def is_here(process: str) -> bool:
+    """Whether `process`, as `this_process` named it, runs or ran on this host."""
+    return process.partition(":")[0] == socket.gethostname()
+
+
 def is_gone(process: str) -> bool:
     """Whether `process`, as `this_process` named it, ran on this host and runs no more."""
-    host, _, rest = process.partition(":")
-    if host != socket.gethostname():
+    if not is_here(process):
         return False
-    pid, _, started = rest.partition(":")
+    _, pid, started = process.split(":")
     try:
         return f"{psutil.Process(int(pid)).create_time():.0f}" != started
     except psutil.NoSuchProcess:

@@ -26,17 +26,26 @@ POLL_SECONDS = 0.5
 def run(study: optuna.Study, url: str, bench: objective.Bench, workers: int) -> None:
     """Do all that the study has to do, in this process or in `workers` of them.
 
-    The cores are shared out, and the GPUs given in turn. Raises UserError where workers keep
-    dying, and KeyboardInterrupt, after they have ended well, where this process is interrupted.
+    Ends when nothing runs elsewhere either: what others leave undone is to be done here. The cores
+    are shared out, and the GPUs given in turn. Raises UserError where workers keep dying, and
+    KeyboardInterrupt, after they have ended well, where this process is interrupted.
     """
     worker.reap(study)
-    if not worker.has_work(study):
+    if not worker.has_work(study) and not worker.awaited(study):
         return
     with _progress(study, bench) as advance:
-        if workers == 1:
-            worker.work(study, bench, advance)
-        else:
-            _run_many(study, url, workers, advance)
+        while True:
+            if worker.has_work(study):
+                if workers == 1:
+                    worker.work(study, bench, advance)
+                else:
+                    _run_many(study, url, workers, advance)
+            elif worker.awaited(study):
+                time.sleep(POLL_SECONDS)
+                advance()
+                worker.reap(study)
+            else:
+                return
 
 
 def _run_many(study: optuna.Study, url: str, workers: int, advance: Callable[[], None]) -> None:

@@ -21,10 +21,11 @@ import torch
 from filelock import FileLock
 from optuna import Trial
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
+from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from pipeline import errors, logs, paths
-from pipeline.processes import is_gone, this_process
+from pipeline.processes import is_gone, is_here, this_process
 from pipeline.tuning import ledger, objective, space, studies
 
 log = logging.getLogger(__name__)
@@ -85,10 +86,11 @@ def has_work(study: optuna.Study) -> bool:
 def reap(study: optuna.Study) -> None:
     """Fail the trials whose process on this host is gone, and queue again what was lost.
 
-    A journal has no heartbeat; on a database Optuna's own does this for other hosts.
+    A journal has no heartbeat; on a database silence tells of the workers of other hosts.
     """
     paths.tuning().mkdir(parents=True, exist_ok=True)
     with FileLock(paths.tuning() / "reaper.lock"), _quietly():
+        optuna.storages.fail_stale_trials(study)
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if _is_dead(trial):
                 with contextlib.suppress(ValueError, UpdateFinishedTrialError):  # ended meanwhile
@@ -96,6 +98,14 @@ def reap(study: optuna.Study) -> None:
         for trial in ledger.lost(study.get_trials(deepcopy=False)):
             log.info("trial %d was interrupted: it is queued again", trial.number)
             studies.queue_again(study, trial)
+
+
+def awaited(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials that others run, and of which this process will hear if they die."""
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    if not isinstance(study._storage, JournalStorage):
+        return running
+    return [t for t in running if is_here(t.user_attrs.get(ledger.PROCESS, this_process()))]
 
 
 def _is_dead(trial: FrozenTrial) -> bool:

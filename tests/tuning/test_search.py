@@ -16,7 +16,7 @@ from pipeline import cli, config, lineage, losses, paths
 from pipeline.errors import ConfigError, UserError
 from pipeline.tracking import store
 from pipeline.training import collapse
-from pipeline.tuning import ledger, objective, search, show, studies
+from pipeline.tuning import ledger, objective, search, show, studies, worker
 from pipeline.tuning.apply import apply
 
 Project = Callable[..., dict[str, Any]]
@@ -301,3 +301,33 @@ def test_a_space_without_todays_settings_is_refused_before_a_trial(project: Proj
         run(values)
     with pytest.raises(UserError, match="no study yet"):
         studies.load(studies.open_storage("studies.log"), None)
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage")
+@pytest.mark.parametrize("finals", [False, True])
+def test_a_trial_that_dies_with_its_host_is_run_again_even_the_last(
+    project: Project, monkeypatch: pytest.MonkeyPatch, finals: bool
+) -> None:
+    """Only its silence tells of it, when nobody else has anything left to do."""
+    monkeypatch.setattr(studies, "HEARTBEAT_SECONDS", 1)
+    monkeypatch.setattr(studies, "GRACE_SECONDS", 2)
+    values = project(tune={"space": RATES, "trials": 2})
+    plain = worker.work
+
+    def shared(study: optuna.Study, *arguments: Any) -> None:
+        if studies.is_finals(study) == finals:
+            trial = study.ask()
+            study._storage.record_heartbeat(trial._trial_id)
+            trial.set_user_attr(ledger.PROCESS, "elsewhere:1:1")
+            monkeypatch.setattr(worker, "work", plain)
+        plain(study, *arguments)
+
+    monkeypatch.setattr(worker, "work", shared)
+    url = "sqlite:///studies.db"
+    outcome = search.search(values, workers=1, url=url)
+    assert outcome is not None
+    for name in (None, studies.load(studies.open_storage(url), None).study_name + studies.FINALS):
+        trials = studies.load(studies.open_storage(url), name).trials
+        assert not [t for t in trials if not t.state.is_finished()]
+        assert ledger.lost(trials) == []
+        assert ledger.used(trials) == (4 if name else 2)
