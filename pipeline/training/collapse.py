@@ -9,8 +9,8 @@ from dataclasses import dataclass
 # samples that repeat each other. Samples of an untrained generator show the same signs, which is
 # why a warm-up goes before. Chosen on the calibration half of benchmarks/collapse_monitor.py: after
 # the warm-up its sound ones stay below a `label_kl` of 0.19 and, but for two, an `ndb_jsd` of 0.24.
-# `selfnn_ratio` is the least sure (docs/collapse.md): points of modes that were learnt well lie on a
-# curve, and one sound look there is at 0.09; of images that were learnt well it stays above 1.
+# `selfnn_ratio` is the least sure (docs/collapse.md): points of modes that were learnt well lie on
+# a curve, and one sound look there is at 0.09; of images that were learnt well it stays above 1.
 HIGHEST = {"label_kl": 0.3, "ndb_jsd": 0.45}
 LOWEST = {"selfnn_ratio": 0.1}
 
