@@ -22,7 +22,7 @@ def is_gone(process: str) -> bool:
     """Whether `process`, as `this_process` named it, ran on this host and runs no more."""
     if not is_here(process):
         return False
-    _, pid, started = process.split(":")
+    pid, _, started = process.partition(":")[2].partition(":")
     try:
         return f"{psutil.Process(int(pid)).create_time():.0f}" != started
     except psutil.NoSuchProcess:
