@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Mode collapse in the evaluation, by METRICS.md: the figure, the side on which it is alarming, the
-# threshold. Stricter than the alarm of a training, which must not end one that is not done yet.
+# Mode collapse in the evaluation: the figure, the side on which it is alarming, the threshold.
+# Stricter than the alarm of a training, which must not end one that is not done yet.
 THRESHOLDS = {
     "label_kl": (">", 0.1, "the classes are out of proportion"),
     "ndb_jsd": (">", 0.05, "parts of the data are missing or made too often"),

@@ -103,6 +103,7 @@ def test_rollback_returns_to_the_last_healthy_look() -> None:
     assert state.guard.rollbacks == 1
     rates = {row["step"]: row["lr_d"] + row["lr_g"] for row in state.history}
     assert rates[22] < 0.6 * rates[20]
+    assert (state.balance.ratio(), state.balance.halvings) == ((1, 1), 1)  # of equal speeds
     assert state.balance.halvings == 1
 
 
