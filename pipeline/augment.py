@@ -179,7 +179,7 @@ def _warp(images: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
     """Each pixel from where `matrix` (N, 4), row by row, and `offset` (N, 1 or 2) send it.
 
     Places are (y, x) in [-1, 1] from the centre; between pixels bilinear, beyond the border
-    reflected. By plain indexing: torch's grid_sample has no second derivative.
+    reflected. Not by torch's grid_sample, which has no second derivative.
     """
     height, width = images.shape[2:]
     y = torch.linspace(-1, 1, height, device=images.device).view(1, -1, 1)
