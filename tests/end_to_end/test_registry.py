@@ -161,6 +161,25 @@ def test_a_registered_model_is_trained_again_bit_for_bit(registered: Workspace) 
     assert told["verdict"] == "identical"
 
 
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_other_weights_are_held_to_the_intervals_only_if_they_are_of_another_machine(
+    copy: Workspace, elsewhere: bool
+) -> None:
+    """The record, changed to that of a machine that rounds otherwise; the figures stay."""
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{copy.root}/mlflow.db")
+    client.set_model_version_tag(NAME, "2", "weights_sha256", "0" * 64)
+    if elsewhere:
+        (run,) = [run for run in copy.runs() if run["params"].get("train.steps") == "60"
+                  and run["stage"] == "train"]  # fmt: skip
+        client.set_tag(run["id"], "processor", "another")
+    told = as_json(copy.gan("reproduce", CHAMPION, "--json", code=0 if elsewhere else 1))
+    assert told["verdict"] == ("within intervals" if elsewhere else "differs")
+    assert ("processor was another" in told["text"]) == elsewhere
+    assert told["outside"] == []
+
+
 def test_what_was_trained_with_untracked_code_is_not_reproduced(copy: Workspace) -> None:
     (copy.root / "pipeline/losses_of_mine.py").write_text("WEIGHT = 2\n")
     copy.set(seed=1)
