@@ -198,7 +198,7 @@ def judged(discriminator: nn.Module, samples: Tensor, labels: np.ndarray | None)
     """D's logits (N,) of samples as networks see them."""
     device = next(discriminator.parameters()).device
     classes = None if labels is None else torch.from_numpy(labels).to(device)
-    return discriminator(samples.to(device), classes).float().cpu().numpy()
+    return discriminator(samples.to(device), classes).logits.float().cpu().numpy()
 
 
 def _batches(count: int, size: int) -> list[np.ndarray]:

@@ -67,7 +67,7 @@ class TestNetwork:
             assert samples.abs().max() <= 1
         else:
             assert samples.shape == (3, *shape)
-        assert discriminator(samples, labels).shape == (3,)
+        assert discriminator(samples, labels).logits.shape == (3,)
 
     def test_a_latent_vector_is_one_image_whatever_is_beside_it(
         self, name, shape, n_classes
@@ -96,7 +96,8 @@ class TestNetwork:
         latents, labels = torch.randn(3, 6), torch.arange(3)
         samples = generator(latents, labels)
         assert not torch.equal(samples, generator(latents, labels + 1))
-        assert not torch.equal(discriminator(samples, labels), discriminator(samples, labels + 1))
+        own, others = (discriminator(samples, classes).logits for classes in (labels, labels + 1))
+        assert not torch.equal(own, others)
 
 
 @pytest.mark.parametrize("conditioning", ["concat", "projection", "auxiliary"])
@@ -120,11 +121,11 @@ def test_every_head_goes_on_every_discriminator(
     )
     samples = torch.rand(6, *(shape if len(shape) == 1 else (1, 28, 28)))
     labels = torch.arange(6) % 5
-    verdict = discriminator.eval().judge(samples, labels)
+    verdict = discriminator.eval()(samples, labels)
     assert verdict.logits.shape == (6,)
     named = conditioning == "auxiliary"
     assert (verdict.classes is not None) == named
-    other = discriminator.judge(samples, (labels + 1) % 5)
+    other = discriminator(samples, (labels + 1) % 5)
     assert torch.equal(verdict.logits, other.logits) == named
 
 
@@ -157,7 +158,7 @@ def test_a_class_is_part_of_a_logit_and_not_all_of_it(name: str) -> None:
         conditioning="projection",
     )  # fmt: skip
     logits = torch.stack(
-        [discriminator(samples, torch.full((8,), label)).detach() for label in range(5)]
+        [discriminator(samples, torch.full((8,), label)).logits.detach() for label in range(5)]
     )
     features = discriminator.features(samples, None)
     assert logits.std(dim=0).mean() < 2 * features.square().mean().sqrt()
@@ -177,7 +178,7 @@ def test_images_of_any_size_are_made_and_judged(name: str, size: int) -> None:
     )
     samples = generator(torch.randn(2, 6))
     assert samples.shape == (2, 3, size, size)
-    assert discriminator(samples).shape == (2,)
+    assert discriminator(samples).logits.shape == (2,)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from pipeline import rejection
 from pipeline.errors import UserError
+from pipeline.networks.heads import Verdict
 
 RNG = np.random.default_rng(0)
 
@@ -18,8 +19,9 @@ class Ratio(nn.Module):
         super().__init__()
         self.factor = nn.Parameter(torch.tensor(3.0))
 
-    def forward(self, points: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self.factor * (np.log(2) - points[:, 0].square() * (1 / 2 - 1 / 8))
+    def forward(self, points: Tensor, labels: Tensor | None = None) -> Verdict:
+        logits = self.factor * (np.log(2) - points[:, 0].square() * (1 / 2 - 1 / 8))
+        return Verdict(logits, points, None)
 
 
 def wide(latents: Tensor, labels: np.ndarray | None) -> Tensor:
@@ -77,7 +79,7 @@ def test_a_function_of_its_seed_and_labels_are_kept() -> None:
 class Counting(Ratio):
     """Says what it does of a whole batch alone."""
 
-    def forward(self, points: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(self, points: Tensor, labels: Tensor | None = None) -> Verdict:
         assert len(points) == 50
         return super().forward(points)
 

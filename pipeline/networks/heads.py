@@ -70,7 +70,10 @@ class Head(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """What every discriminator is: `features`, and a head that judges them."""
+    """What every discriminator is: `features`, and a head that judges them.
+
+    Called with samples [and classes (N,)] it gives its Verdict.
+    """
 
     head: Head
 
@@ -78,12 +81,8 @@ class Discriminator(nn.Module):
         """Images (N, C, H, W) or points (N, D) [and classes (N,)] -> (N, F)."""
         raise NotImplementedError
 
-    def judge(self, samples: Tensor, labels: Tensor | None = None) -> Verdict:
+    def forward(self, samples: Tensor, labels: Tensor | None = None) -> Verdict:
         return self.head(self.features(samples, labels), labels)
-
-    def forward(self, samples: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Logits (N,), high for real."""
-        return self.judge(samples, labels).logits
 
 
 class OfVectors(Discriminator):

@@ -176,7 +176,7 @@ class Generate:
         if self.pack > 1:
             # PacGAN (Lin et al. 2018, arXiv:1712.04086): side by side, as more channels.
             images = images.unflatten(0, (-1, self.pack)).flatten(1, 2)
-        return discriminator.judge(images, batch.labels)  # type: ignore[operator]
+        return discriminator(images, batch.labels)
 
     def discriminator_terms(self, real: Verdict, fake: Verdict, batch: Batch) -> Tensor | None:
         of_real, of_fake = _misnamed(real, batch), _misnamed(fake, batch)

@@ -238,12 +238,12 @@ def plain_losses(steps: int) -> list[float]:
         batch = task.batch_at(step)
         fake = g(batch.latents, batch.labels)
         with parametrize.cached():
-            logits = d(batch.images, batch.labels), d(fake.detach(), batch.labels)
+            logits = [d(x, batch.labels).logits for x in (batch.images, fake.detach())]
         loss_d = F.softplus(-logits[0]).mean() + F.softplus(logits[1]).mean()
         state.optimizer_d.zero_grad()
         loss_d.backward()
         state.optimizer_d.step()
-        loss_g = F.softplus(-d(fake, batch.labels)).mean()
+        loss_g = F.softplus(-d(fake, batch.labels).logits).mean()
         state.optimizer_g.zero_grad()
         loss_g.backward()
         state.optimizer_g.step()
