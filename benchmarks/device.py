@@ -25,7 +25,7 @@ import torch
 from benchmarks.train import machine, markdown, synchronise
 from pipeline import config, presets
 from pipeline.datasets import prepared
-from pipeline.training import callbacks, checkpoints, devices, recipe
+from pipeline.training import callbacks, checkpoints, devices, numerics, recipe
 from pipeline.training.monitor import Monitor
 
 HEAD = (
@@ -62,8 +62,8 @@ def train(values: dict[str, Any], name: str, out: Path | None) -> tuple[str, ...
     params = config.check(values)
     data = prepared.load()
     device = devices.pick_device(params.train.device)
-    precision = devices.pick_precision(params.train.precision, device)
-    devices.prepare(device, deterministic=params.train.deterministic)
+    precision = numerics.pick_precision(params.train.precision, device)
+    numerics.prepare(device, deterministic=params.train.deterministic)
     split, held_out = data.split("train"), data.split("val")
     n_classes = data.n_classes if params.model.conditional else 0
     task = recipe.make_task(

@@ -27,7 +27,7 @@ from pipeline import grids
 from pipeline.metrics import frechet
 from pipeline.networks.build import load_generator
 from pipeline.sampling import class_labels, sample_images
-from pipeline.training.devices import pick_precision
+from pipeline.training.numerics import pick_precision
 
 CACHE = Path(".cache")
 SAMPLES = 5000

@@ -34,7 +34,7 @@ from pipeline.errors import ConfigError, UserError
 from pipeline.grids import one_class_a_row, save_grid
 from pipeline.networks.build import generator_from
 from pipeline.sampling import class_labels, sample_images
-from pipeline.training import callbacks, devices, recipe
+from pipeline.training import callbacks, numerics, recipe
 from pipeline.training.loop import Callback
 from pipeline.training.state import State, weights_of
 
@@ -164,7 +164,7 @@ class Recipe:
             params,
             state,
             task,
-            precision=devices.pick_precision(params.train.precision, self.device),
+            precision=numerics.pick_precision(params.train.precision, self.device),
             evaluate=lambda generator: {"fd": 0.0},
             save=lambda state: None,
             callbacks=listeners,

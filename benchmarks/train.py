@@ -46,7 +46,7 @@ from pipeline.networks import heads
 from pipeline.networks.build import build
 from pipeline.networks.heads import Verdict
 from pipeline.networks.resnet import Down
-from pipeline.training import devices, loop
+from pipeline.training import devices, loop, numerics
 from pipeline.training.balance import Fixed
 from pipeline.training.loop import Callback
 from pipeline.training.optimizers import OPTIMIZERS
@@ -291,7 +291,7 @@ class Clock(Callback):
 
 def ours(network: str, batch_size: int, device: torch.device, name: str) -> Run:
     """This loop."""
-    devices.prepare(device, deterministic=False)
+    numerics.prepare(device, deterministic=False)
     _, side, n_dis = NETWORKS[network]
     g, d = networks_of(network)
     if network == "sngan":
@@ -300,9 +300,6 @@ def ours(network: str, batch_size: int, device: torch.device, name: str) -> Run:
     for module in (g, d):
         module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = average_of(g)
-    if "compiled" in name:
-        for module in (g, d):
-            module.compile()
     betas = [0.5, 0.999] if network == "example" else BETAS
     optimizers = [OPTIMIZERS["adam"](m.parameters(), RATE, betas, 0.0) for m in (g, d)]
     state = State(g, d, average, *optimizers, Fixed(d_steps=n_dis, g_steps=1))
@@ -330,6 +327,7 @@ def ours(network: str, batch_size: int, device: torch.device, name: str) -> Run:
             ema_decay=0.999,
             ema_warmup=10.0,
             precision=torch.bfloat16 if "bf16" in name else torch.float32,
+            compile="compiled" in name,
             cuda_graphs="no graphs" not in name and task.graphs,
             log_every=LOG_EVERY,
             eval_every=10**9,

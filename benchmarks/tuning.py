@@ -38,7 +38,7 @@ import torch
 from pipeline import config, errors, files, lineage, logs, paths, presets
 from pipeline.benchmark import runs
 from pipeline.benchmark.tables import processor
-from pipeline.training import callbacks, collapse, devices, recipe
+from pipeline.training import callbacks, collapse, numerics, recipe
 from pipeline.training.monitor import Monitor
 from pipeline.tuning import finals, ledger, objective, search, show, space, studies, work
 
@@ -177,7 +177,7 @@ def final(base: config.Params, chosen: config.Params, length: int) -> dict[str, 
             params,
             state,
             recipe.make_task(params, split.images, split.labels, device),
-            precision=devices.pick_precision(params.train.precision, device),
+            precision=numerics.pick_precision(params.train.precision, device),
             evaluate=judge,
             save=lambda state: None,
             callbacks=[callbacks.StopOnDivergence()],

@@ -130,6 +130,11 @@ def _of_recipe(params: Params) -> Iterator[str]:
                 f"nothing; give a number or choose loss.name from {list(CENTRED)}"
                 + _whole_recipe(loss.name)
             )
+    if train.compile and train.deterministic:
+        yield (
+            "train.compile: what it makes is not held to the same bits on CUDA; set it or "
+            "train.deterministic to false"
+        )
     if train.devices > 1:
         if train.batch_size % (train.devices * model.pack):
             packs = f" packs of {model.pack}" if model.pack > 1 else ""

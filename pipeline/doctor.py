@@ -118,11 +118,11 @@ def _commands() -> tuple[str, str]:
 
 
 def _device() -> tuple[str, str]:
-    from pipeline.training import devices
+    from pipeline.training import devices, numerics
 
     train = config.load_params().train
     device = devices.pick_device(train.device)
-    precision = str(devices.pick_precision(train.precision, device)).removeprefix("torch.")
+    precision = str(numerics.pick_precision(train.precision, device)).removeprefix("torch.")
     return "ok", f"{devices.describe(device)}, {precision}"
 
 

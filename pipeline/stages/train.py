@@ -22,7 +22,7 @@ from pipeline.tracking import models, record
 from pipeline.tracking.deliver import EVENTS, deliver_or_keep
 from pipeline.tracking.listeners import Announce, Curves
 from pipeline.tracking.live import LiveRun
-from pipeline.training import callbacks, checkpoints, devices, outs, recipe
+from pipeline.training import callbacks, checkpoints, devices, numerics, outs, recipe
 from pipeline.training.guard import alarm_tags
 from pipeline.training.monitor import Monitor
 from pipeline.training.state import State
@@ -35,8 +35,8 @@ def main() -> None:
     params = check(values)
     data = prepared.load()
     device = devices.pick_device(params.train.device)
-    precision = devices.agreed(devices.pick_precision(params.train.precision, device))
-    devices.prepare(device, deterministic=params.train.deterministic)
+    precision = numerics.agreed(numerics.pick_precision(params.train.precision, device))
+    numerics.prepare(device, deterministic=params.train.deterministic)
     inputs = lineage.stage_inputs("train", values)
     # `auto` is another precision on another machine, and then another result.
     inputs["params"]["train.precision"] = str(precision)

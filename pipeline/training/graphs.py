@@ -246,7 +246,12 @@ def hindrance(
         getattr(o, "_step_supports_amp_scaling", False) for o in optimizers
     ):
         return "only adam and adamw skip an update that is not finite by themselves"
-    for module in (module for network in networks for module in network.modules()):
+    return next((why for why in map(unsteady, networks) if why is not None), None)
+
+
+def unsteady(network: nn.Module) -> str | None:
+    """Why what it computes is not the same at every call, if so."""
+    for module in network.modules():
         if hasattr(module, "grow"):
             return "the networks grow"
         if hasattr(module, "draws"):

@@ -19,7 +19,7 @@ from torch.nn.utils import parametrize
 from pipeline import parallel
 from pipeline.losses import Loss
 from pipeline.regularizers import FeatureTerm, GeneratorTerm, LogitTerm, Regularizer, Term
-from pipeline.training import balance, devices, finite, graphs
+from pipeline.training import balance, compiling, devices, finite, graphs, numerics
 from pipeline.training.finite import NotFinite
 from pipeline.training.graphs import Drawn
 from pipeline.training.guard import Event
@@ -63,6 +63,7 @@ def train(
     ema_decay: float,
     ema_warmup: float,  # early averages forget sooner: decay at step t is at most (1+t)/(this+t)
     precision: torch.dtype,  # of autocast; float32: none
+    compile: bool,  # G and D by torch.compile, where the recipe allows it, see compiling.py
     cuda_graphs: bool,  # on CUDA, where the recipe allows it: replay updates, see graphs.py
     log_every: int,
     eval_every: int,
@@ -79,6 +80,12 @@ def train(
     """
     device = next(state.generator.parameters()).device
     g, d = state.generator, state.discriminator
+    # To be called where nothing takes a gradient of a gradient.
+    fast_g, fast_d = (
+        compiling.compiled({"the generator": g, "the discriminator": d}, device)
+        if compile
+        else (g, d)
+    )
     d_parameters: list[Tensor] = list(d.parameters())
     autocast = torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32)
     meter = Meter()
@@ -109,8 +116,8 @@ def train(
         """What D minimises, and its logits of reals and fakes; `all_terms`: lazy ones or not."""
         real = task.real(batch)
         with autocast, parametrize.cached():  # spectral normalisation once for both
-            of_real = task.judge(d, real, batch)
-            of_fake = task.judge(d, fake, batch)
+            of_real = task.judge(fast_d, real, batch)
+            of_fake = task.judge(fast_d, fake, batch)
         real_logits, fake_logits = of_real.logits.float(), of_fake.logits.float()
         total = loss.discriminator(real_logits, fake_logits)
         for term in logit_terms:
@@ -148,11 +155,11 @@ def train(
     def total_of_g(batch: Any, fake: Tensor, *, all_terms: bool = False) -> Tensor:
         """What G minimises."""
         with autocast:
-            of_fake = task.judge(d, fake, batch)
+            of_fake = task.judge(fast_d, fake, batch)
             of_real = None
             if loss.relativistic or feature_terms:
                 with torch.no_grad():
-                    of_real = task.judge(d, task.real(batch), batch)
+                    of_real = task.judge(fast_d, task.real(batch), batch)
         real_logits = None if of_real is None else of_real.logits.float()
         total = loss.generator(of_fake.logits.float(), real_logits)
         for term in feature_terms:
@@ -180,7 +187,7 @@ def train(
     def made(drawn: Drawn, draws: Draws) -> tuple[Any, Tensor]:
         batch = task.batch(drawn, draws)
         with autocast:
-            return batch, task.fake(g, batch)
+            return batch, task.fake(fast_g, batch)
 
     # What follows are functions of tensors alone, as `graphs` wants them.
 
@@ -287,7 +294,8 @@ def train(
 
         culprit = "a batch that several processes shared"  # who made it, not all of them see
         if parallel.size() == 1:
-            culprit = finite.first_culprit({"generator": g, "discriminator": d}, attempts())
+            with torch.compiler.set_stance("force_eager"):  # what is compiled has no modules
+                culprit = finite.first_culprit({"generator": g, "discriminator": d}, attempts())
         tell([Event(state.step, "not_finite", f"NaN or inf, first made by {culprit}")])
         tell([state.guard.not_finite(state, culprit)])
         run.prepare(optimizers)
@@ -337,7 +345,7 @@ def train(
             adapt()
         if due:
             row = log_row(began, first_image, rate_g, rate_d)
-            with devices.unsearched():
+            with numerics.unsearched():
                 if evaluated:
                     look(row)
                 for callback in callbacks:

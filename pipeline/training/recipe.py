@@ -184,6 +184,7 @@ def run(
         ema_decay=settings.ema_decay,
         ema_warmup=settings.ema_warmup,
         precision=precision,
+        compile=settings.compile,
         cuda_graphs=settings.cuda_graphs,
         log_every=settings.log_every,
         eval_every=settings.eval_every,

@@ -18,7 +18,7 @@ from pipeline import paths
 from pipeline.config import Params
 from pipeline.datasets import prepared
 from pipeline.tracking.trials import TRIAL, TrialRun
-from pipeline.training import callbacks, devices, recipe
+from pipeline.training import callbacks, devices, numerics, recipe
 from pipeline.training.collapse import CollapseAlarm
 from pipeline.training.loop import Callback, Row
 from pipeline.training.monitor import Monitor
@@ -78,7 +78,7 @@ def open_bench(definition: Definition) -> Bench:
     """Read what is prepared in the working directory."""
     params = definition.checked
     device = devices.pick_device(params.train.device)
-    devices.prepare(device, deterministic=params.train.deterministic)
+    numerics.prepare(device, deterministic=params.train.deterministic)
     return Bench(definition, params, prepared.load(), device)
 
 
@@ -150,7 +150,7 @@ def run(
             recipe.make_task(
                 params, split.images, split.labels, device, (held_out.images, held_out.labels)
             ),
-            precision=devices.pick_precision(params.train.precision, device),
+            precision=numerics.pick_precision(params.train.precision, device),
             evaluate=monitor,
             save=lambda state: None,
             callbacks=[callbacks.StopOnDivergence(), Curves(live), watch],

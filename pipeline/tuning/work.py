@@ -41,6 +41,7 @@ COSTLESS = (
     "ema_warmup",
     "precision",
     "device",
+    "compile",
     "cuda_graphs",
     "deterministic",
     "checkpoint_every",
@@ -72,6 +73,7 @@ def per_step(params: Params, *, shape: Sequence[int], n_classes: int) -> float:
         update={
             "train": settings.model_copy(
                 update={
+                    "compile": False,  # what is compiled cannot be counted
                     "batch_size": batch,
                     "steps": steps,
                     "log_every": steps,

@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.augment import AUGMENTATIONS, Adaptive
 from pipeline.losses import LOSSES
 from pipeline.regularizers import TERMS, Regularizer, gradient_penalty, r1
-from pipeline.training import devices, graphs
+from pipeline.training import graphs, numerics
 from pipeline.training.balance import Adaptive as AdaptiveBalance
 from pipeline.training.guard import Guard
 from pipeline.training.state import State
@@ -45,7 +45,7 @@ RECIPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 @pytest.fixture(autouse=True)
 def deterministic() -> Iterator[None]:
-    devices.prepare(torch.device("cuda"), deterministic=True)
+    numerics.prepare(torch.device("cuda"), deterministic=True)
     yield
     torch.use_deterministic_algorithms(False)
 
