@@ -6,13 +6,19 @@ and grids kept), and then `dvc repro` with nothing to do. The second's wall time
 stages say they computed, bounds the overhead of the first from above: it writes as many rows and
 pictures.
 
-    python benchmarks/overhead.py [--skip-default]
+With --training it compares trainings of the default, in turn: the train stage as it is, and with
+one look, one row of the history and one checkpoint in all. What the former takes more, threads
+included, is the cost of looks, pictures, tracking and checkpoints.
+
+    python benchmarks/overhead.py [--skip-default | --training [--steps 2000] [--rounds 3]]
 """
 
 from __future__ import annotations
 
 import argparse
 import re
+import resource
+import statistics
 import subprocess
 import tempfile
 import time
@@ -64,12 +70,52 @@ def stage_seconds(output: str) -> dict[str, float]:
     return {name: float(seconds) for name, seconds in found}
 
 
+def trained(root: Path, train: dict[str, int]) -> tuple[float, float]:
+    """Wall seconds and those of the processors, of the train stage with these settings."""
+    yaml, path = YAML(), root / "params.yaml"
+    params = yaml.load(path.read_text())
+    params["train"].update(train)
+    with path.open("w") as file:
+        yaml.dump(params, file)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    wall, _ = shell("python -m pipeline.stages.train", root)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def beside_training(root: Path, steps: int, rounds: int) -> None:
+    """Print what looks, pictures, rows and checkpoints add to the train stage, by rounds."""
+    shell("dvc repro features", root)
+    every = {"eval_every": 500, "checkpoint_every": 500, "log_every": 50}
+    # The last look is in both: of n looks the difference is n - 1.
+    looks = steps // every["eval_every"]
+    ratios = []
+    for i in range(rounds):
+        whole = trained(root, {"steps": steps, **every})
+        bare = trained(root, {"steps": steps, **dict.fromkeys(every, steps)})
+        more = [(a / b - 1) * looks / (looks - 1) for a, b in zip(whole, bare, strict=True)]
+        for what, a, b, ratio in zip(("wall", "processors"), whole, bare, more, strict=True):
+            print(f"round {i + 1}, {what}: {a:.1f} s against {b:.1f} s, {ratio:+.1%}", flush=True)
+        ratios.append(more)
+    wall, processors = (statistics.median(column) for column in zip(*ratios, strict=True))
+    print(
+        f"looks, pictures, tracking and checkpoints: {wall:.1%} of wall time, "
+        f"{processors:.1%} of processor time (medians)"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--skip-default", action="store_true", help="measure the overhead only")
+    parser.add_argument("--training", action="store_true", help="what is beside a training")
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = clone(Path(folder))
+        if arguments.training:
+            beside_training(root, arguments.steps, arguments.rounds)
+            return
         if not arguments.skip_default:
             wall, output = shell("dvc repro", root)
             work = stage_seconds(output)

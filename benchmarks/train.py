@@ -535,14 +535,17 @@ def machine(device: torch.device) -> str:
     return f"{name}; torch {torch.__version__}"
 
 
-def write(path: Path, mark: str, lines: list[str]) -> None:
-    """Put the lines between the marks `<!-- mark -->` and `<!-- end mark -->` of a page."""
-    text = path.read_text()
-    pattern = rf"(<!-- {mark} -->\n).*?(<!-- end {mark} -->)"
-    if not re.search(pattern, text, re.S):
+def place(path: Path, mark: str) -> tuple[str, str]:
+    """What stands before and after the lines between `<!-- mark -->` and `<!-- end mark -->`."""
+    found = re.search(rf"(.*<!-- {mark} -->\n).*?(<!-- end {mark} -->.*)", path.read_text(), re.S)
+    if found is None:
         raise SystemExit(f"{path} has no place for it: <!-- {mark} --> and <!-- end {mark} -->")
-    content = "\n".join(lines).rstrip() + "\n"
-    path.write_text(re.sub(pattern, lambda match: match[1] + content + match[2], text, flags=re.S))
+    return found[1], found[2]
+
+
+def write(path: Path, mark: str, lines: list[str]) -> None:
+    before, after = place(path, mark)
+    path.write_text(before + "\n".join(lines).rstrip() + "\n" + after)
 
 
 def main() -> None:
@@ -561,7 +564,11 @@ def main() -> None:
         return
     mimicry_folder()
     device = devices.pick_device(arguments.device)
-    for network in [arguments.only] if arguments.only else NETWORKS:
+    networks = [arguments.only] if arguments.only else [*NETWORKS]
+    if arguments.out:  # before an hour of measuring
+        for network in networks:
+            place(arguments.out, f"speed: {network}")
+    for network in networks:
         lines = table(network, measure(network, arguments), arguments.batch)
         print("\n".join(lines), flush=True)
         if arguments.out:
