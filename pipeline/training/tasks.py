@@ -6,6 +6,8 @@ another class beside `Generate`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,7 +23,8 @@ from pipeline.regularizers import GeneratorTerm, Memory
 from pipeline.training import devices, randomness
 from pipeline.training.state import State
 
-# Up to here a set is copied to the device once; a larger one is read from disk batch by batch.
+# Up to here a set is copied to memory once, on CUDA up to half of what is free there; a larger one
+# is read from disk batch by batch.
 RESIDENT_BYTES = 2 * 2**30
 
 
@@ -113,8 +116,9 @@ class Generate:
         self.noise = torch.tensor(instance_noise, device=device)
         self.n, self.batch_size, self.latent_dim = len(images), batch_size, latent_dim
         self.seed, self.device = seed, device
-        resident = images.nbytes <= RESIDENT_BYTES
+        resident = images.nbytes <= _room(device)
         self.images = torch.from_numpy(np.array(images)).to(device) if resident else images
+        self.read = ReadAhead(self._read)
         self.labels = None if labels is None else torch.from_numpy(np.array(labels)).to(device)
         self.aside = held_out
 
@@ -130,13 +134,20 @@ class Generate:
             )
 
     def drawn(self, counter: int) -> tuple[tuple[Tensor, ...], randomness.Draws]:
-        chosen = randomness.batch_indices(self.n, self.batch_size, self.seed, counter)
         latents = randomness.normal((self.batch_size, self.latent_dim), self.seed, counter)
-        chosen, latents = parallel.part(chosen), parallel.part(latents)
+        latents, chosen = parallel.part(latents), self._chosen(counter)
         draws = randomness.Draws(self.seed, counter)
         if isinstance(self.images, Tensor):
             return (latents, chosen), draws
-        return (latents, chosen, torch.from_numpy(self.images[chosen.numpy()])), draws
+        return (latents, chosen, self.read(counter)), draws
+
+    def _chosen(self, counter: int) -> Tensor:
+        """Which images the `counter`-th batch has of this process."""
+        indices = randomness.batch_indices(self.n, self.batch_size, self.seed, counter)
+        return parallel.part(indices)
+
+    def _read(self, counter: int) -> Tensor:
+        return torch.from_numpy(self.images[self._chosen(counter).numpy()])
 
     def batch(self, drawn: tuple[Tensor, ...], draws: randomness.Draws) -> Batch:
         latents, chosen, *read = drawn
@@ -198,6 +209,30 @@ class Generate:
 
     def judged(self, real_logits: Tensor) -> dict[str, Tensor]:
         return self.augment.adapt(real_logits) if isinstance(self.augment, Adaptive) else {}
+
+
+class ReadAhead:
+    """Calls `read(counter)` in a thread before it is asked for: counters come one after another."""
+
+    def __init__(self, read: Callable[[int], Tensor]) -> None:
+        self.read = read
+        self.reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="read")
+        self.ahead: tuple[int, Future[Tensor]] | None = None
+
+    def __call__(self, counter: int) -> Tensor:
+        if self.ahead is not None and self.ahead[0] == counter:
+            found = self.ahead[1].result()
+        else:
+            found = self.read(counter)
+        self.ahead = counter + 1, self.reader.submit(self.read, counter + 1)
+        return found
+
+
+def _room(device: torch.device) -> int:
+    """Bytes of images that may lie on the device for a whole training."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] // 2
+    return RESIDENT_BYTES
 
 
 def _misnamed(verdict: Verdict, batch: Batch) -> Tensor | None:

@@ -16,13 +16,13 @@ from pipeline.compatibility import IMAGE_NETWORKS, OWN_SCALING
 from pipeline.losses import LOSSES
 from pipeline.networks.build import build
 from pipeline.regularizers import TERMS, FeatureTerm, Regularizer, gradient_penalty, r1
-from pipeline.training import checkpoints
+from pipeline.training import checkpoints, tasks
 from pipeline.training.balance import Fixed
 from pipeline.training.loop import Callback, train
 from pipeline.training.optimizers import OPTIMIZERS
 from pipeline.training.schedules import SCHEDULES, warmed
 from pipeline.training.state import Average, State, average_of, weights_of
-from pipeline.training.tasks import Generate
+from pipeline.training.tasks import Generate, ReadAhead
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (50, 28, 28, 1), dtype=np.uint8)
@@ -109,6 +109,33 @@ def run(state: State, task: Generate, steps: int, **changes: Any) -> State:
 
 class Killed(Exception):
     pass
+
+
+@pytest.fixture
+def on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No room for the images on the device: they are read batch by batch."""
+    monkeypatch.setattr(tasks, "RESIDENT_BYTES", 0)
+
+
+@pytest.mark.usefixtures("on_disk")
+def test_images_read_from_disk_give_the_same_bits(tmp_path: Path) -> None:
+    state, task = make(d_steps=2)
+    assert not isinstance(task.images, torch.Tensor)
+    read = run(state, task, steps=5)
+    with pytest.MonkeyPatch.context() as roomy:
+        roomy.setattr(tasks, "RESIDENT_BYTES", 2**30)
+        resident = run(*make(d_steps=2), steps=5)
+    ours, theirs = read.discriminator.state_dict(), resident.discriminator.state_dict()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert_resumes(tmp_path, {"d_steps": 2}, {})
+
+
+def test_batches_are_read_ahead_and_any_can_be_asked_for() -> None:
+    asked = []
+    ahead = ReadAhead(lambda counter: asked.append(counter) or torch.tensor(counter))
+    assert [int(ahead(counter)) for counter in (3, 4, 4, 9)] == [3, 4, 4, 9]
+    ahead.reader.shutdown()
+    assert sorted(asked) == [3, 4, 4, 5, 5, 9, 10]
 
 
 @pytest.mark.parametrize("loss", LOSSES)
