@@ -6,7 +6,7 @@ Where a gradient of a gradient is taken the plain networks are called: what is c
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from pipeline.training import graphs
 log = logging.getLogger(__name__)
 
 
-def compiled(networks: dict[str, nn.Module], device: torch.device) -> list[Any]:
+def compiled(networks: dict[str, nn.Module], device: torch.device) -> list[nn.Module]:
     """Each of them to be called instead of itself, or itself where it must stay as it is.
 
     By name, for the log. They share their weights with the networks. Raises UserError where
@@ -34,7 +34,9 @@ def compiled(networks: dict[str, nn.Module], device: torch.device) -> list[Any]:
     if None in whys.values():
         _require(device)
     return [
-        torch.compile(network, fullgraph=True, dynamic=False) if whys[name] is None else network
+        cast(nn.Module, torch.compile(network, fullgraph=True, dynamic=False))
+        if whys[name] is None
+        else network
         for name, network in networks.items()
     ]
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from pipeline.errors import UserError
+from pipeline.training.optimizers import parameters_of
 
 
 class Diverged(UserError):
@@ -45,12 +46,7 @@ class Check:
 
     def step(self, optimizer: torch.optim.Optimizer, total: Tensor) -> None:
         """`optimizer.step()`, unless `total` or a gradient is not finite."""
-        gradients = [
-            parameter.grad
-            for group in optimizer.param_groups
-            for parameter in group["params"]
-            if parameter.grad is not None
-        ]
+        gradients = [p.grad for p in parameters_of(optimizer) if p.grad is not None]
         # What torch's gradient scaler asks, in one kernel over all of them; times one is exact.
         torch._amp_foreach_non_finite_check_and_unscale_(
             [*gradients, total.detach()], self.found, self.one

@@ -7,26 +7,24 @@ from __future__ import annotations
 
 import functools
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from pipeline import parallel
 from pipeline.losses import Loss
-from pipeline.regularizers import FeatureTerm, GeneratorTerm, LogitTerm, Regularizer, Term
+from pipeline.regularizers import Term
 from pipeline.training import balance, compiling, devices, finite, graphs, numerics
 from pipeline.training.finite import NotFinite
-from pipeline.training.graphs import Drawn
 from pipeline.training.guard import Event
-from pipeline.training.randomness import Draws
+from pipeline.training.objective import Objective
+from pipeline.training.optimizers import gradient_norm, set_rate
 from pipeline.training.schedules import Schedule
-from pipeline.training.state import Average, State, weights_of
+from pipeline.training.state import State, weights_of
 from pipeline.training.tasks import Task
+from pipeline.training.updates import Updates
 
 Row = dict[str, float]
 
@@ -80,151 +78,27 @@ def train(
     """
     device = next(state.generator.parameters()).device
     g, d = state.generator, state.discriminator
-    # To be called where nothing takes a gradient of a gradient.
     fast_g, fast_d = (
         compiling.compiled({"the generator": g, "the discriminator": d}, device)
         if compile
         else (g, d)
     )
-    d_parameters: list[Tensor] = list(d.parameters())
-    autocast = torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32)
-    meter = Meter()
-    check = finite.Check(device)
-    average = Average(state.ema, g)
+    objective = Objective(
+        state, task, loss, terms, fast_g=fast_g, fast_d=fast_d, device=device, precision=precision
+    )
     optimizers = (state.optimizer_d, state.optimizer_g)
     run = graphs.runner(device, (g, d), optimizers) if cuda_graphs else graphs.Eager(device)
-    listens = state.balance.every is not None
-    regularizers = [term for term in terms if isinstance(term, Regularizer)]
-    logit_terms = [term for term in terms if isinstance(term, LogitTerm)]
-    feature_terms = [term for term in terms if isinstance(term, FeatureTerm)]
-    generator_terms = [term for term in terms if isinstance(term, GeneratorTerm)]
-
-    def descend(optimizer: torch.optim.Optimizer, total: Tensor) -> None:
-        optimizer.zero_grad()
-        total.backward()
-        mean = parallel.average_gradients(_parameters(optimizer), total.detach())
-        if clip_grad is not None:
-            nn.utils.clip_grad_norm_(_parameters(optimizer), clip_grad)
-        if state.guard.checks:
-            check.step(optimizer, mean)
-        else:
-            optimizer.step()
-
-    def total_of_d(
-        batch: Any, fake: Tensor, *, all_terms: bool = False
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """What D minimises, and its logits of reals and fakes; `all_terms`: lazy ones or not."""
-        real = task.real(batch)
-        with autocast, parametrize.cached():  # spectral normalisation once for both
-            of_real = task.judge(fast_d, real, batch)
-            of_fake = task.judge(fast_d, fake, batch)
-        real_logits, fake_logits = of_real.logits.float(), of_fake.logits.float()
-        total = loss.discriminator(real_logits, fake_logits)
-        for term in logit_terms:
-            total = total + term.weight * term.penalty(real_logits, fake_logits, state.memory)
-        for regularizer in regularizers:
-            if all_terms or state.d_updates % regularizer.every == 0:
-                shape = None if regularizer.random is None else regularizer.random(real)
-                mix = real.new_empty(0) if shape is None else task.uniform(batch, shape)
-                # In float32: a gradient of a gradient loses too much in half the bits.
-                penalty = regularizer.penalty(
-                    lambda images: task.judge(d, images, batch).logits, real, fake.float(), mix
-                )
-                total = total + regularizer.weight * regularizer.every * penalty
-        extra = task.discriminator_terms(of_real, of_fake, batch)
-        return (total if extra is None else total + extra), real_logits, fake_logits
-
-    def descend_d(batch: Any, fake: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """Scalars for the history, and D's logits of reals and fakes."""
-        total, real_logits, fake_logits = total_of_d(batch, fake)
-        descend(state.optimizer_d, total)
-        if weight_clip is not None:
-            with torch.no_grad():
-                torch._foreach_clamp_min_(d_parameters, -weight_clip)
-                torch._foreach_clamp_max_(d_parameters, weight_clip)
-        scalars = {
-            "loss_d": total,
-            "d_real": real_logits.mean(),
-            "d_fake": fake_logits.mean(),
-            "d_acc_real": (real_logits > loss.boundary).float().mean(),
-            "d_acc_fake": (fake_logits <= loss.boundary).float().mean(),
-            **task.judged(real_logits),
-        }
-        return scalars, real_logits, fake_logits
-
-    def total_of_g(batch: Any, fake: Tensor, *, all_terms: bool = False) -> Tensor:
-        """What G minimises."""
-        with autocast:
-            of_fake = task.judge(fast_d, fake, batch)
-            of_real = None
-            if loss.relativistic or feature_terms:
-                with torch.no_grad():
-                    of_real = task.judge(fast_d, task.real(batch), batch)
-        real_logits = None if of_real is None else of_real.logits.float()
-        total = loss.generator(of_fake.logits.float(), real_logits)
-        for term in feature_terms:
-            assert of_real is not None
-            matched = term.penalty(of_real.features.float(), of_fake.features.float())
-            total = total + term.weight * matched
-        for lazy in generator_terms:
-            if all_terms or state.step % lazy.every == 0:
-                penalty = task.penalise(lazy, g, batch, state.memory)
-                total = total + lazy.weight * lazy.every * penalty
-        extra = task.generator_terms(fake, of_fake, batch)
-        return total if extra is None else total + extra
-
-    def descend_g(batch: Any, fake: Tensor) -> Tensor:
-        for parameter in d_parameters:  # D's own gradients are not needed here
-            parameter.requires_grad_(False)
-        try:
-            total = total_of_g(batch, fake)
-            descend(state.optimizer_g, total)
-        finally:
-            for parameter in d_parameters:
-                parameter.requires_grad_(True)
-        return total
-
-    def made(drawn: Drawn, draws: Draws) -> tuple[Any, Tensor]:
-        batch = task.batch(drawn, draws)
-        with autocast:
-            return batch, task.fake(fast_g, batch)
-
-    # What follows are functions of tensors alone, as `graphs` wants them.
-
-    def only_d(drawn: Drawn, draws: Draws) -> Told:
-        with torch.no_grad():
-            batch, fake = made(drawn, draws)
-        return report(*descend_d(batch, fake))
-
-    def only_g(drawn: Drawn, draws: Draws) -> Told:
-        return report({"loss_g": descend_g(*made(drawn, draws))})
-
-    def both(drawn: Drawn, draws: Draws) -> Told:
-        batch, fake = made(drawn, draws)
-        scalars, *logits = descend_d(batch, fake.detach())
-        return report({**scalars, "loss_g": descend_g(batch, fake)}, *logits)
-
-    def learn(update: Callable[[Drawn, Draws], Told]) -> None:
-        """One such update on the next batch, and what counts it."""
-        of_d, of_g = update in (only_d, both), update in (both, only_g)
-        # Lazy terms are computed in some updates only, which are then other computations.
-        key = (
-            update.__name__,
-            *(of_d and state.d_updates % term.every == 0 for term in regularizers),
-            *(of_g and state.step % term.every == 0 for term in generator_terms),
-        )
-        drawn, draws = task.drawn(state.batches)
-        state.batches += 1
-        result = run(key, update, drawn, draws)
-        meter.add(result.names, result.values)
-        if of_d:
-            state.d_updates += 1
-            state.images += task.batch_size
-            if listens and result.real_logits is not None and result.fake_logits is not None:
-                balance.hear(state.memory, result.real_logits, result.fake_logits)
-        if of_g:
-            state.step += 1
-            average.update(min(ema_decay, (1 + state.step) / (ema_warmup + state.step)))
+    check = finite.Check(device)
+    updates = Updates(
+        state,
+        objective,
+        run=run,
+        check=check,
+        weight_clip=weight_clip,
+        clip_grad=clip_grad,
+        ema_decay=ema_decay,
+        ema_warmup=ema_warmup,
+    )
 
     def log_row(began: float, first_image: int, rate_g: float, rate_d: float) -> Row:
         seconds = time.perf_counter() - began
@@ -234,9 +108,9 @@ def train(
             "images": state.images,
             "kimg": state.images / 1000,
             "seconds": state.seconds,
-            **meter.means(),
-            "grad_norm_g": _gradient_norm(state.optimizer_g),
-            "grad_norm_d": _gradient_norm(state.optimizer_d),
+            **updates.meter.means(),
+            "grad_norm_g": gradient_norm(state.optimizer_g),
+            "grad_norm_d": gradient_norm(state.optimizer_d),
             "lr_g": rate_g,
             "lr_d": rate_d,
             "images_per_second": (state.images - first_image) / seconds,
@@ -259,12 +133,12 @@ def train(
         """One round of updates."""
         d_steps, g_steps = state.balance.ratio()
         for _ in range(d_steps - 1):
-            learn(only_d)
+            updates.learn(of_d=True, of_g=False)
         # The last fakes that D learns from are the first that G learns from: one pass through G
         # saved in each round, and the gradient is the same in expectation.
-        learn(both)
+        updates.learn(of_d=True, of_g=True)
         for _ in range(min(g_steps - 1, steps - state.step)):
-            learn(only_g)
+            updates.learn(of_d=False, of_g=True)
 
     def tell(events: list[Event]) -> None:
         for event in events:
@@ -275,17 +149,14 @@ def train(
     def take_back(first_batch: int) -> None:
         """After NaN or inf in the batches since `first_batch`: name its maker, and let go back."""
 
-        def again(counter: int) -> tuple[Any, Tensor]:
-            batch = task.batch_at(counter)
-            with autocast:
-                return batch, task.fake(g, batch)
-
         def d_again(counter: int) -> Tensor:
-            batch, fake = again(counter)
-            return total_of_d(batch, fake.detach(), all_terms=True)[0]
+            batch = task.batch_at(counter)
+            fake = objective.fake(batch).detach()
+            return objective.of_d(batch, fake, objective.regularizers)[0]
 
         def g_again(counter: int) -> Tensor:
-            return total_of_g(*again(counter), all_terms=True)
+            batch = task.batch_at(counter)
+            return objective.of_g(batch, objective.fake(batch), objective.generator_terms)
 
         def attempts() -> Iterator[tuple[str, Callable[[], Tensor]]]:
             for counter in range(first_batch, state.batches):
@@ -302,13 +173,13 @@ def train(
         # A deferred check has counted updates that were none, and the last step must be one.
         state.step = min(state.step, steps - 1)
         check.clear()
-        meter.means()
+        updates.meter.means()
 
     def adapt() -> None:
         """Let the balance move by what was heard of D."""
         held_out = task.held_out(state.batches)
         if held_out is not None:
-            with torch.no_grad(), autocast:
+            with torch.no_grad(), objective.autocast:
                 logits = task.judge(d, task.real(held_out), held_out).logits
             balance.hear_held_out(state.memory, logits.float())
         moved = state.balance.adapt(*balance.heard(state.memory))
@@ -327,8 +198,8 @@ def train(
         factor_g, factor_d = state.balance.rates()
         rate_g = lr_g * schedule_g(progress) * factor_g
         rate_d = lr_d * schedule_d(progress) * factor_d
-        _set_rate(state.optimizer_g, rate_g)
-        _set_rate(state.optimizer_d, rate_d)
+        set_rate(state.optimizer_g, rate_g)
+        set_rate(state.optimizer_d, rate_d)
         task.begin(state, progress)
         before, last_batch, first_batch = state.step, first_batch, state.batches
         try:
@@ -367,69 +238,6 @@ def train(
         callback.on_end(state)
 
 
-@dataclass
-class Told:
-    """What an update tells: scalars (K,) for the history, and D's logits (N,) where D learnt.
-
-    Apart from the graph of the gradients, which would live as long as it.
-    """
-
-    names: tuple[str, ...]
-    values: Tensor
-    real_logits: Tensor | None = None
-    fake_logits: Tensor | None = None
-
-
-def report(scalars: dict[str, Tensor], *logits: Tensor) -> Told:
-    """The scalars as one tensor: one sum in place of many."""
-    values = torch.stack([value.detach().float() for value in scalars.values()])
-    return Told(tuple(scalars), values, *(one.detach() for one in logits))
-
-
-class Meter:
-    """Means of scalars since the last look, summed on the device: no host sync in a step."""
-
-    def __init__(self) -> None:
-        self.sums: dict[tuple[str, ...], Tensor] = {}
-        self.counts: Counter[str] = Counter()
-
-    def add(self, names: tuple[str, ...], values: Tensor) -> None:
-        # A replayed update tells in the same memory again: the first is copied.
-        known = self.sums.get(names)
-        self.sums[names] = values.clone() if known is None else known.add_(values)
-        self.counts.update(names)
-
-    def means(self) -> Row:
-        """The means by name, over all processes; starts anew."""
-        if not self.sums:
-            return {}
-        totals = parallel.mean(torch.cat(list(self.sums.values()))).tolist()  # one host sync
-        means: Row = {}
-        for name, total in zip((n for names in self.sums for n in names), totals, strict=True):
-            means[name] = means.get(name, 0.0) + total / self.counts[name]
-        self.sums, self.counts = {}, Counter()
-        return means
-
-
 def _passed(before: int, now: int, every: int) -> bool:
     """Whether a multiple of `every` lies in (before, now]: a round may hold several updates."""
     return now // every > before // every
-
-
-def _set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    for group in optimizer.param_groups:
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(lr)  # a graph knows its memory
-        else:
-            group["lr"] = lr
-
-
-def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _gradient_norm(optimizer: torch.optim.Optimizer) -> float:
-    """Norm of the gradients of the last update."""
-    gradients = [parameter.grad for parameter in _parameters(optimizer)]
-    present = [gradient for gradient in gradients if gradient is not None]
-    return float(torch.nn.utils.get_total_norm(present))
