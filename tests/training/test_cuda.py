@@ -82,6 +82,24 @@ def test_replayed_updates_give_the_same_bits(recipe: str, runners: list[Any]) ->
     assert rows(plain) == rows(replayed)
 
 
+def test_compiled_networks_are_replayed_as_they_run(runners: list[Any]) -> None:
+    terms = [Regularizer(r1, 1.0, every=4)]
+    plain, eager, replayed = (
+        run(
+            *make(device="cuda", spectral_norm=False),
+            steps=STEPS,
+            terms=terms,
+            compile=compiled,
+            cuda_graphs=on,
+        )
+        for compiled, on in ((False, False), (True, False), (True, True))
+    )
+    assert runners[0].captured
+    assert all(torch.equal(a, b) for a, b in zip(weights(eager), weights(replayed), strict=True))
+    for ours, theirs in zip(weights(plain), weights(eager), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("recipe", ["plain", "ratio", "ada", "lecam"])
 def test_a_training_killed_and_resumed_is_bit_identical(tmp_path: Path, recipe: str) -> None:
     of_make, changes = RECIPES[recipe]
