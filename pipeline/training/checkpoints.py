@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 import torch
 
 from pipeline import files, lineage, parallel
+from pipeline.errors import UserError
 from pipeline.training.guard import cloned
 from pipeline.training.state import State
 
@@ -29,6 +31,12 @@ STATE = "state.pt"
 INPUTS = "inputs.json"
 STARTED = "started.json"
 ABANDONED_DAYS = 30
+
+
+class Damaged(UserError):
+    """A checkpoint is not what was written."""
+
+    everywhere = True
 
 
 @contextlib.contextmanager
@@ -46,6 +54,7 @@ def hold(root: Path, key: str) -> Iterator[Path]:
         lock.acquire()
     try:
         folder.mkdir(exist_ok=True)
+        files.remove_half_written(folder)
         yield folder
     finally:
         lock.release()
@@ -133,16 +142,32 @@ def restore(state: State, folder: Path | None) -> bool:
     """Load the last checkpoint into `state`; False where there is none.
 
     Of several processes the first reads it and the others, `folder` None, get it from there: other
-    machines need no access to the file.
+    machines need no access to the file. Raises Damaged where it is not what was written.
     """
-    known = folder is not None and (folder / STATE).exists()
-    content = (folder / STATE).read_bytes() if folder is not None and known else b""
-    content = parallel.share_bytes(content)
-    if not content:
+    known = parallel.share(folder is not None and (folder / STATE).exists())
+    if not known:
         return False
-    device = next(state.generator.parameters()).device
-    state.load_state_dict(torch.load(io.BytesIO(content), map_location=device, weights_only=True))
+    content = parallel.share_bytes((folder / STATE).read_bytes() if folder is not None else b"")
+    try:
+        saved = _loaded(content)
+    except Exception as error:  # torch and pickle raise what they happen to meet
+        log.debug("torch.load failed", exc_info=True)
+        where = folder / STATE if folder is not None else "the checkpoint"
+        raise Damaged(
+            f"{where} is damaged: remove it to start the training anew, or put back a copy of it"
+        ) from error
+    state.load_state_dict(saved)
     return True
+
+
+def _loaded(content: bytes) -> dict[str, Any]:
+    """What `torch.save` wrote, on the CPU. Raises any error where that is not what it is."""
+    # torch itself does not look at the checksums: it would go on from weights that nobody wrote.
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"the checksum of {damaged} is another")
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
 def remember_inputs(folder: Path, inputs: lineage.Inputs) -> None:

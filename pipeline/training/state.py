@@ -69,10 +69,17 @@ class State:
         return modules | {name: getattr(self, name) for name in self._VALUES}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave, from tensors on any device.
+
+        What the next step needs moves to the networks' device. What is kept aside (the best and the
+        last healthy weights) stays where it is: saved and loaded, on the CPU.
+        """
         for name in self._MODULES:
             getattr(self, name).load_state_dict(state[name])
         for name in self._VALUES:
             setattr(self, name, state[name])
+        device = next(self.generator.parameters()).device
+        self.memory = {name: value.to(device) for name, value in self.memory.items()}
 
 
 def average_of(generator: nn.Module) -> nn.Module:
