@@ -359,8 +359,9 @@ def train(
                     run.prepare(optimizers)
                 # Who listens is process 0's affair.
                 stop = parallel.share(stop or state.guard.stops)
-            # Only here: between two rows the meter holds sums that a checkpoint lacks.
-            if not ended and _passed(logged, state.step, checkpoint_every):
+            # Only here: between two rows the meter holds sums that a checkpoint lacks. Nor where it
+            # stops, which a checkpoint does not tell: continued there, it would not stop again.
+            if not (ended or stop) and _passed(logged, state.step, checkpoint_every):
                 save(state)
             logged, began, first_image = state.step, time.perf_counter(), state.images
     for callback in callbacks:
