@@ -22,6 +22,7 @@ import torch
 
 from pipeline import files, lineage, parallel
 from pipeline.errors import UserError
+from pipeline.training import devices
 from pipeline.training.guard import cloned
 from pipeline.training.state import State
 
@@ -99,15 +100,16 @@ def _stats(paths: list[Path]) -> Iterator[os.stat_result]:
 def first_start(folder: Path, now: int, *, resumed: bool) -> int:
     """When the training began: `now` (Unix milliseconds) unless it continues an earlier one."""
     path = folder / STARTED
-    if resumed and path.exists():
-        return int(files.read_json(path))
+    if resumed:
+        with contextlib.suppress(FileNotFoundError, ValueError):  # a damaged one is none
+            return int(files.read_json(path))
     files.write_json(path, now)
     return now
 
 
 def save(state: State, folder: Path) -> None:
     """Write the state atomically: a kill leaves the last whole checkpoint."""
-    _write(state.state_dict(), folder)
+    _write(_noted(state), folder)
 
 
 @contextlib.contextmanager
@@ -126,10 +128,41 @@ def background(folder: Path) -> Iterator[Callable[[State], None]]:
 
         def save(state: State) -> None:
             settle()
-            pending.append(writer.submit(_write, cloned(state.state_dict()), folder))
+            pending.append(writer.submit(_write, cloned(_noted(state)), folder))
 
         yield save
         settle()
+
+
+def environment(state: State) -> dict[str, str]:
+    """What the last bits of a sum depend on beside code and params, for this process's device."""
+    instructions = torch.backends.cpu.get_cpu_capability()  # a virtual machine's name tells little
+    return {
+        "torch": str(torch.__version__),
+        "device": devices.describe(next(state.generator.parameters()).device),
+        "processor": f"{lineage.processor()}, {instructions}",
+    }
+
+
+def _noted(state: State) -> dict[str, Any]:
+    """The state with the present environment among those that it was trained in."""
+    here = environment(state)
+    if here not in state.environments:
+        state.environments.append(here)
+    return state.state_dict()
+
+
+def _warn_of_others(state: State) -> None:
+    """Say so where a part of the training had another environment than this one."""
+    here = environment(state)
+    others = [other for other in state.environments if other != here]
+    if others:
+        before, now = ({"files": {}, "params": facts} for facts in (others[-1], here))
+        log.warning(
+            "the checkpoint was made under others (%s): the training goes on, and its end will be "
+            "that of an uninterrupted one to rounding, not to the bit",
+            "; ".join(lineage.difference(before, now)),
+        )
 
 
 def _write(state: dict[str, Any], folder: Path) -> None:
@@ -142,7 +175,8 @@ def restore(state: State, folder: Path | None) -> bool:
     """Load the last checkpoint into `state`; False where there is none.
 
     Of several processes the first reads it and the others, `folder` None, get it from there: other
-    machines need no access to the file. Raises Damaged where it is not what was written.
+    machines need no access to the file. Warns where sums round otherwise than before. Raises
+    Damaged where it is not what was written.
     """
     known = parallel.share(folder is not None and (folder / STATE).exists())
     if not known:
@@ -157,6 +191,8 @@ def restore(state: State, folder: Path | None) -> bool:
             f"{where} is damaged: remove it to start the training anew, or put back a copy of it"
         ) from error
     state.load_state_dict(saved)
+    if folder is not None:
+        _warn_of_others(state)
     return True
 
 
@@ -179,7 +215,8 @@ def nearest(root: Path, inputs: lineage.Inputs) -> tuple[str, list[str]] | None:
     found = []
     for folder in sorted(root.glob("*")):
         if (folder / STATE).exists():
-            with contextlib.suppress(FileNotFoundError):  # its training may end at any moment
+            # Its training may end at any moment, and of a damaged file there is nothing to tell.
+            with contextlib.suppress(FileNotFoundError, ValueError):
                 before = files.read_json(folder / INPUTS)
                 found.append((folder.name, lineage.difference(before, inputs)))
     others = [(key, lines) for key, lines in found if lines]

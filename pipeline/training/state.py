@@ -38,8 +38,9 @@ class State:
     best_score: float = float("inf")
     best_weights: Weights | None = None
 
-    # What was told of it besides: see `guard.Event`.
+    # What is told of it besides: see `guard.Event`, and `checkpoints.environment`.
     events: list[dict[str, Any]] = field(default_factory=list)
+    environments: list[dict[str, str]] = field(default_factory=list)
 
     _MODULES = (
         "generator",
@@ -62,6 +63,7 @@ class State:
         "best_score",
         "best_weights",
         "events",
+        "environments",
     )
 
     def state_dict(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,54 @@ def test_what_a_kill_left_half_written_is_removed_by_the_next(tmp_path: Path) ->
     with checkpoints.hold(tmp_path, "key"):
         left = {path.name for path in folder.rglob("*") if path.is_file()}
     assert left == {checkpoints.STATE, "a.png"}
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_under_other_threads_a_training_goes_on_and_says_that_the_bits_will_be_others(
+    tmp_path: Path, threads: Callable[[int], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    def warnings() -> list[str]:
+        caplog.clear()
+        state, _ = make()
+        assert checkpoints.restore(state, tmp_path)
+        warned.append(state)
+        return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+    warned: list[Any] = []
+    threads(3)
+    checkpoints.save(make()[0], tmp_path)
+    assert warnings() == []
+    threads(2)
+    (line,) = warnings()
+    assert "device: cpu, 3 threads -> cpu, 2 threads" in line
+    assert "to rounding" in line
+    assert "torch" not in line  # which is the same
+    threads(3)
+    assert warnings() == []  # nothing was trained under the two
+    threads(2)
+    warnings()
+    checkpoints.save(warned[-1], tmp_path)
+    (line,) = warnings()
+    assert "device: cpu, 3 threads -> cpu, 2 threads" in line
+    threads(3)
+    (line,) = warnings()  # a part of it was
+    assert "device: cpu, 2 threads -> cpu, 3 threads" in line
+
+
+@pytest.mark.parametrize("name", [checkpoints.INPUTS, checkpoints.STARTED])
+def test_a_damaged_note_beside_a_checkpoint_stops_no_training(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "key"
+    folder.mkdir()
+    (folder / checkpoints.STATE).touch()
+    (folder / name).write_bytes(b"\xff{")
+    assert checkpoints.nearest(tmp_path, {"files": {}, "params": {}}) is None
+    assert checkpoints.first_start(folder, 100, resumed=True) == 100
 
 
 @pytest.mark.filterwarnings("ignore:for .*copying from a non-meta parameter")
