@@ -76,7 +76,8 @@ def train(
 
     The result is a function of the arguments alone: stopping, saving, loading and going on at any
     step gives the same weights, bit for bit, on the same machine with as many threads and
-    processes. Raises Diverged for a loss or a gradient that is not finite, before it touches a weight, unless the state's guard takes it back.
+    processes. Raises Diverged for a loss or a gradient that is not finite, before it touches a
+    weight, unless the state's guard takes it back.
     """
     device = next(state.generator.parameters()).device
     g, d = state.generator, state.discriminator
