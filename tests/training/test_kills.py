@@ -169,7 +169,9 @@ def train(
     for process in processes:
         process.start()
     if kill is not None:
+        deadline = time.monotonic() + 120
         while step.value < at and processes[kill].is_alive():
+            assert time.monotonic() < deadline
             time.sleep(0.0005)
         time.sleep(late)
         processes[kill].kill()
@@ -295,6 +297,17 @@ def test_with_two_threads_it_ends_the_same_too(tmp_path: Path, uninterrupted: An
     assert found == digests(uninterrupted("non_saturating", threads=2))
     # Else it would show nothing that the case of one thread does not.
     assert found["generator"] != digests(uninterrupted("non_saturating"))["generator"]
+
+
+@pytest.mark.slow
+def test_killed_after_it_was_stopped_it_stops_there_again(
+    tmp_path: Path, uninterrupted: Any
+) -> None:
+    """Between its last step and what it leaves: `on_end` tells STEPS."""
+    codes = train("stop", tmp_path, kill=0, at=STEPS, late=0.2)  # until the last write is done
+    assert codes == [-signal.SIGKILL]
+    assert train("stop", tmp_path) == [0]
+    assert digests(end(tmp_path)) == digests(uninterrupted("stop"))
 
 
 @pytest.mark.slow
