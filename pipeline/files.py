@@ -57,6 +57,16 @@ def atomic_file(path: Path) -> Iterator[Path]:
         fresh.unlink(missing_ok=True)
 
 
+def remove_half_written(folder: Path) -> None:
+    """Remove what `atomic_file` left anywhere in a folder when its process was killed.
+
+    Only where no other process writes there.
+    """
+    for left in folder.rglob(".*.new"):
+        if left.is_file():
+            left.unlink()
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file atomically. Libraries that write files themselves hide why it failed."""
     with atomic_file(path) as fresh:

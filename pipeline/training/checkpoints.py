@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +21,8 @@ from typing import Any
 import torch
 
 from pipeline import files, lineage, parallel
+from pipeline.errors import UserError
+from pipeline.training import devices
 from pipeline.training.guard import cloned
 from pipeline.training.state import State
 
@@ -29,6 +32,12 @@ STATE = "state.pt"
 INPUTS = "inputs.json"
 STARTED = "started.json"
 ABANDONED_DAYS = 30
+
+
+class Damaged(UserError):
+    """A checkpoint is not what was written."""
+
+    everywhere = True
 
 
 @contextlib.contextmanager
@@ -46,6 +55,7 @@ def hold(root: Path, key: str) -> Iterator[Path]:
         lock.acquire()
     try:
         folder.mkdir(exist_ok=True)
+        files.remove_half_written(folder)
         yield folder
     finally:
         lock.release()
@@ -90,15 +100,16 @@ def _stats(paths: list[Path]) -> Iterator[os.stat_result]:
 def first_start(folder: Path, now: int, *, resumed: bool) -> int:
     """When the training began: `now` (Unix milliseconds) unless it continues an earlier one."""
     path = folder / STARTED
-    if resumed and path.exists():
-        return int(files.read_json(path))
+    if resumed:
+        with contextlib.suppress(FileNotFoundError, ValueError):  # a damaged one is none
+            return int(files.read_json(path))
     files.write_json(path, now)
     return now
 
 
 def save(state: State, folder: Path) -> None:
     """Write the state atomically: a kill leaves the last whole checkpoint."""
-    _write(state.state_dict(), folder)
+    _write(_noted(state), folder)
 
 
 @contextlib.contextmanager
@@ -117,10 +128,41 @@ def background(folder: Path) -> Iterator[Callable[[State], None]]:
 
         def save(state: State) -> None:
             settle()
-            pending.append(writer.submit(_write, cloned(state.state_dict()), folder))
+            pending.append(writer.submit(_write, cloned(_noted(state)), folder))
 
         yield save
         settle()
+
+
+def environment(state: State) -> dict[str, str]:
+    """What the last bits of a sum depend on beside code and params, for this process's device."""
+    instructions = torch.backends.cpu.get_cpu_capability()  # a virtual machine's name tells little
+    return {
+        "torch": str(torch.__version__),
+        "device": devices.describe(next(state.generator.parameters()).device),
+        "processor": f"{lineage.processor()}, {instructions}",
+    }
+
+
+def _noted(state: State) -> dict[str, Any]:
+    """The state with the present environment among those that it was trained in."""
+    here = environment(state)
+    if here not in state.environments:
+        state.environments.append(here)
+    return state.state_dict()
+
+
+def _warn_of_others(state: State) -> None:
+    """Say so where a part of the training had another environment than this one."""
+    here = environment(state)
+    others = [other for other in state.environments if other != here]
+    if others:
+        before, now = ({"files": {}, "params": facts} for facts in (others[-1], here))
+        log.warning(
+            "the checkpoint was made under others (%s): the training goes on, and its end will be "
+            "that of an uninterrupted one to rounding, not to the bit",
+            "; ".join(lineage.difference(before, now)),
+        )
 
 
 def _write(state: dict[str, Any], folder: Path) -> None:
@@ -133,16 +175,35 @@ def restore(state: State, folder: Path | None) -> bool:
     """Load the last checkpoint into `state`; False where there is none.
 
     Of several processes the first reads it and the others, `folder` None, get it from there: other
-    machines need no access to the file.
+    machines need no access to the file. Warns where sums round otherwise than before. Raises
+    Damaged where it is not what was written.
     """
-    known = folder is not None and (folder / STATE).exists()
-    content = (folder / STATE).read_bytes() if folder is not None and known else b""
-    content = parallel.share_bytes(content)
-    if not content:
+    known = parallel.share(folder is not None and (folder / STATE).exists())
+    if not known:
         return False
-    device = next(state.generator.parameters()).device
-    state.load_state_dict(torch.load(io.BytesIO(content), map_location=device, weights_only=True))
+    content = parallel.share_bytes((folder / STATE).read_bytes() if folder is not None else b"")
+    try:
+        saved = _loaded(content)
+    except Exception as error:  # torch and pickle raise what they happen to meet
+        log.debug("torch.load failed", exc_info=True)
+        where = folder / STATE if folder is not None else "the checkpoint"
+        raise Damaged(
+            f"{where} is damaged: remove it to start the training anew, or put back a copy of it"
+        ) from error
+    state.load_state_dict(saved)
+    if folder is not None:
+        _warn_of_others(state)
     return True
+
+
+def _loaded(content: bytes) -> dict[str, Any]:
+    """What `torch.save` wrote, on the CPU. Raises any error where that is not what it is."""
+    # torch itself does not look at the checksums: it would go on from weights that nobody wrote.
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"the checksum of {damaged} is another")
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
 def remember_inputs(folder: Path, inputs: lineage.Inputs) -> None:
@@ -154,7 +215,8 @@ def nearest(root: Path, inputs: lineage.Inputs) -> tuple[str, list[str]] | None:
     found = []
     for folder in sorted(root.glob("*")):
         if (folder / STATE).exists():
-            with contextlib.suppress(FileNotFoundError):  # its training may end at any moment
+            # Its training may end at any moment, and of a damaged file there is nothing to tell.
+            with contextlib.suppress(FileNotFoundError, ValueError):
                 before = files.read_json(folder / INPUTS)
                 found.append((folder.name, lineage.difference(before, inputs)))
     others = [(key, lines) for key, lines in found if lines]

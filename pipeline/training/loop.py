@@ -73,8 +73,9 @@ def train(
     """Train `state` in place up to `steps` generator updates, or until a callback asks to stop.
 
     The result is a function of the arguments alone: stopping, saving, loading and going on at any
-    step gives the same weights, bit for bit, on the same machine. Raises Diverged for a loss or a
-    gradient that is not finite, before it touches a weight, unless the state's guard takes it back.
+    step gives the same weights, bit for bit, on the same machine with as many threads and
+    processes. Raises Diverged for a loss or a gradient that is not finite, before it touches a
+    weight, unless the state's guard takes it back.
     """
     device = next(state.generator.parameters()).device
     g, d = state.generator, state.discriminator
@@ -230,8 +231,9 @@ def train(
                     run.prepare(optimizers)
                 # Who listens is process 0's affair.
                 stop = parallel.share(stop or state.guard.stops)
-            # Only here: between two rows the meter holds sums that a checkpoint lacks.
-            if not ended and _passed(logged, state.step, checkpoint_every):
+            # Only here: between two rows the meter holds sums that a checkpoint lacks. Nor where it
+            # stops, which a checkpoint does not tell: continued there, it would not stop again.
+            if not (ended or stop) and _passed(logged, state.step, checkpoint_every):
                 save(state)
             logged, began, first_image = state.step, time.perf_counter(), state.images
     for callback in callbacks:

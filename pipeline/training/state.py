@@ -38,8 +38,9 @@ class State:
     best_score: float = float("inf")
     best_weights: Weights | None = None
 
-    # What was told of it besides: see `guard.Event`.
+    # What is told of it besides: see `guard.Event`, and `checkpoints.environment`.
     events: list[dict[str, Any]] = field(default_factory=list)
+    environments: list[dict[str, str]] = field(default_factory=list)
 
     _MODULES = (
         "generator",
@@ -62,6 +63,7 @@ class State:
         "best_score",
         "best_weights",
         "events",
+        "environments",
     )
 
     def state_dict(self) -> dict[str, Any]:
@@ -69,10 +71,17 @@ class State:
         return modules | {name: getattr(self, name) for name in self._VALUES}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave, from tensors on any device.
+
+        What the next step needs moves to the networks' device. What is kept aside (the best and the
+        last healthy weights) stays where it is: saved and loaded, on the CPU.
+        """
         for name in self._MODULES:
             getattr(self, name).load_state_dict(state[name])
         for name in self._VALUES:
             setattr(self, name, state[name])
+        device = next(self.generator.parameters()).device
+        self.memory = {name: value.to(device) for name, value in self.memory.items()}
 
 
 def average_of(generator: nn.Module) -> nn.Module:

@@ -153,6 +153,27 @@ def test_a_run_of_two_continues_in_one(workspace: Workspace) -> None:
     workspace.set(train__devices=1)
     output = workspace.run("python", "-m", "pipeline.stages.train")
     assert "continuing from the checkpoint at step" in output
+    (warning,) = [line for line in output.splitlines() if "not to the bit" in line]
+    assert re.search(r"device: 2 x cpu, \d+ threads -> cpu, \d+ threads", warning)
+
+
+@pytest.mark.slow
+def test_of_a_damaged_checkpoint_one_process_tells(workspace: Workspace) -> None:
+    workspace.set(train__steps=600, train__eval_every=100, train__devices=2, seed=3)
+    process = start(workspace)
+    wait_for_checkpoint(workspace, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    (checkpoint,) = (workspace.root / ".checkpoints").glob("*/state.pt")
+    os.truncate(checkpoint, checkpoint.stat().st_size // 2)
+    for devices in (2, 1):
+        workspace.set(train__devices=devices)
+        output = workspace.run("python", "-m", "pipeline.stages.train", code=1)
+        assert output.count("state.pt is damaged: remove it") == 1
+        assert "Traceback" not in output
+    checkpoint.unlink()
+    workspace.set(train__steps=40)
+    assert "continuing" not in workspace.run("python", "-m", "pipeline.stages.train")
 
 
 @pytest.mark.slow

@@ -185,10 +185,17 @@ def test_a_killed_training_continues_to_the_same_weights(workspace: Workspace) -
 
 @pytest.mark.slow
 def test_a_changed_key_starts_anew_and_says_what_differs(workspace: Workspace) -> None:
-    workspace.set(train__steps=1500, seed=1)
+    workspace.set(train__steps=600, seed=1)
     _kill_at_a_checkpoint(workspace)
+    with (workspace.root / "pipeline/training/loop.py").open("a") as code:
+        code.write("# another code\n")
+    output = workspace.run("dvc", "repro", "train")
+    assert "continuing" not in output
+    assert "starting anew" in output
+    assert "of other inputs: pipeline/training/loop.py changed" in output
     workspace.set(train__steps=60, train__lr_g=0.01)
     output = workspace.run("dvc", "repro", "train")
+    assert "continuing" not in output
     assert "starting anew" in output
     assert "train.lr_g: 0.002 -> 0.01" in output
 

@@ -15,8 +15,11 @@ from pipeline.losses import LOSSES
 from pipeline.regularizers import TERMS, Regularizer, gradient_penalty, r1, r2
 from pipeline.training import checkpoints
 from pipeline.training.balance import BALANCES
+from pipeline.training.guard import Guard
 from pipeline.training.state import State
+from pipeline.training.tasks import Generate
 
+from .test_guard import Figures
 from .test_loop import IMAGES, LABELS, make, run
 
 STEPS = 6
@@ -68,23 +71,38 @@ CASES: dict[str, Case] = {
 }
 
 
-def trained(case: str, **changes: Any) -> State:
+def trained(case: str | Case, **changes: Any) -> State:
     """A training of STEPS, which all processes share."""
-    of_make, of_run = CASES[case]
+    of_make, of_run = CASES[case] if isinstance(case, str) else case
     of_make = dict(of_make)
-    balance = of_make.pop("balance", None)
+    balance, on_collapse = of_make.pop("balance", None), of_make.pop("on_collapse", None)
     if isinstance(of_make.get("augment"), Adaptive):
         of_make = {**of_make, "augment": Adaptive(["flip", "rotation"])}  # it keeps its own p
     state, task = make(**of_make, held_out=(IMAGES[:20], LABELS[:20]))
     if balance is not None:
         state.balance = BALANCES[balance](d_steps=1, g_steps=1)
         state.balance.every = 2
+    if on_collapse is not None:
+        state.guard = Guard(on_collapse, max_rollbacks=2)
+        of_run = {**of_run, "evaluate": Figures(state, {3, 4})}
+        _poison(task, batch=20)
     parallel.normalise_together(state.generator)
     parallel.normalise_together(state.discriminator)
     folder = changes.pop("restore", None)
     if folder is not None:
         assert checkpoints.restore(state, folder if parallel.rank() == 0 else None)
     return run(state, task, **{**OF_RUN, **of_run, **changes})
+
+
+def _poison(task: Generate, batch: int) -> None:
+    """Let a batch be NaN."""
+    inner = task.drawn
+
+    def drawn(counter: int) -> Any:
+        (latents, *others), draws = inner(counter)
+        return (latents * (float("nan") if counter == batch else 1), *others), draws
+
+    task.drawn = drawn  # type: ignore[method-assign]
 
 
 def told(state: State) -> dict[str, Any]:

@@ -1,19 +1,25 @@
 """Checkpoints: found by key, held by one process, explained where another's are nearest."""
 
+import io
 import json
 import logging
 import os
 import subprocess
 import sys
 import time
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from pipeline.errors import UserError
 from pipeline.training import checkpoints
+from pipeline.training.guard import Guard
 
-from .test_loop import make
+from .test_loop import make, run
 
 
 def test_the_nearest_checkpoint_is_named_with_its_differences(tmp_path: Path) -> None:
@@ -73,6 +79,119 @@ def test_a_second_process_waits_for_the_first(tmp_path: Path) -> None:
         assert other.poll() is None
     output, _ = other.communicate(timeout=60)
     assert "left" in output
+
+
+def half_written(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def no_checkpoint(content: bytes) -> bytes:
+    return b"no checkpoint" * 100
+
+
+def empty(content: bytes) -> bytes:
+    return b""
+
+
+def one_bit_turned(content: bytes) -> bytes:
+    """In a weight: torch itself would load it."""
+    found = bytearray(content)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        largest = max(archive.infolist(), key=lambda member: member.file_size)
+    found[largest.header_offset + largest.file_size // 2] ^= 1
+    return bytes(found)
+
+
+@pytest.mark.parametrize("damage", [half_written, no_checkpoint, empty, one_bit_turned])
+def test_a_damaged_checkpoint_is_named_with_the_way_out(tmp_path: Path, damage: Any) -> None:
+    state, _ = make()
+    checkpoints.save(state, tmp_path)
+    path = tmp_path / checkpoints.STATE
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(UserError, match=f"{path} is damaged: remove it .* anew"):
+        checkpoints.restore(state, tmp_path)
+    assert path.exists()  # it is the user's to decide
+
+
+def test_what_a_kill_left_half_written_is_removed_by_the_next(tmp_path: Path) -> None:
+    folder = tmp_path / "key"
+    (folder / "grids").mkdir(parents=True)
+    for name in (f".{checkpoints.STATE}.4711.new", "grids/.a.png.4711.new"):
+        (folder / name).write_bytes(b"half")
+    (folder / checkpoints.STATE).write_bytes(b"whole")
+    (folder / "grids" / "a.png").write_bytes(b"whole")
+    with checkpoints.hold(tmp_path, "key"):
+        left = {path.name for path in folder.rglob("*") if path.is_file()}
+    assert left == {checkpoints.STATE, "a.png"}
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_under_other_threads_a_training_goes_on_and_says_that_the_bits_will_be_others(
+    tmp_path: Path, threads: Callable[[int], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    def warnings() -> list[str]:
+        caplog.clear()
+        state, _ = make()
+        assert checkpoints.restore(state, tmp_path)
+        warned.append(state)
+        return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+    warned: list[Any] = []
+    threads(3)
+    checkpoints.save(make()[0], tmp_path)
+    assert warnings() == []
+    threads(2)
+    (line,) = warnings()
+    assert "device: cpu, 3 threads -> cpu, 2 threads" in line
+    assert "to rounding" in line
+    assert "torch" not in line  # which is the same
+    threads(3)
+    assert warnings() == []  # nothing was trained under the two
+    threads(2)
+    warnings()
+    checkpoints.save(warned[-1], tmp_path)
+    (line,) = warnings()
+    assert "device: cpu, 3 threads -> cpu, 2 threads" in line
+    threads(3)
+    (line,) = warnings()  # a part of it was
+    assert "device: cpu, 2 threads -> cpu, 3 threads" in line
+
+
+@pytest.mark.parametrize("name", [checkpoints.INPUTS, checkpoints.STARTED])
+def test_a_damaged_note_beside_a_checkpoint_stops_no_training(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "key"
+    folder.mkdir()
+    (folder / checkpoints.STATE).touch()
+    (folder / name).write_bytes(b"\xff{")
+    assert checkpoints.nearest(tmp_path, {"files": {}, "params": {}}) is None
+    assert checkpoints.first_start(folder, 100, resumed=True) == 100
+
+
+@pytest.mark.filterwarnings("ignore:for .*copying from a non-meta parameter")
+def test_what_is_kept_aside_stays_on_the_cpu_and_the_rest_goes_to_the_device(
+    tmp_path: Path,
+) -> None:
+    """The best and the last healthy weights would fill a GPU. `meta` is any other device."""
+    state, task = make(optimizer="rmsprop", conditional=False)
+    state.guard = Guard("rollback")
+    state.memory["heard"] = torch.ones(2)
+    checkpoints.save(run(state, task, steps=4), tmp_path)
+
+    state, _ = make(optimizer="rmsprop", conditional=False, device="meta")
+    assert checkpoints.restore(state, tmp_path)
+    assert state.best_weights is not None
+    assert state.guard.healthy is not None
+    aside = [*state.best_weights.values(), *state.guard.healthy["generator"].values()]
+    assert {value.device.type for value in aside} == {"cpu"}
+    moments = [moment["square_avg"] for moment in state.optimizer_d.state.values()]
+    used = [*state.generator.state_dict().values(), *moments, *state.memory.values()]
+    assert {value.device.type for value in used} == {"meta"}
 
 
 def old(root: Path, name: str, *, days: float, lock: bool = True) -> None:

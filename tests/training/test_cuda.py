@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.augment import AUGMENTATIONS, Adaptive
 from pipeline.losses import LOSSES
 from pipeline.regularizers import TERMS, Regularizer, gradient_penalty, r1
-from pipeline.training import graphs, numerics
+from pipeline.training import checkpoints, graphs, numerics
 from pipeline.training.balance import Adaptive as AdaptiveBalance
 from pipeline.training.guard import Guard
 from pipeline.training.state import State
@@ -104,6 +104,21 @@ def test_compiled_networks_are_replayed_as_they_run(runners: list[Any]) -> None:
 def test_a_training_killed_and_resumed_is_bit_identical(tmp_path: Path, recipe: str) -> None:
     of_make, changes = RECIPES[recipe]
     assert_resumes(tmp_path, {**of_make, "device": "cuda"}, {**changes, "cuda_graphs": True})
+
+
+def test_a_resumed_training_keeps_its_best_and_healthy_weights_off_the_gpu(tmp_path: Path) -> None:
+    state, task = make(device="cuda", augment=Adaptive(["flip"]))
+    state.guard = Guard("rollback")
+    checkpoints.save(run(state, task, steps=4), tmp_path)
+    state, task = make(device="cuda", augment=Adaptive(["flip"]))
+    state.guard = Guard("rollback")
+    assert checkpoints.restore(state, tmp_path)
+    run(state, task, steps=6)
+    assert state.best_weights is not None
+    assert state.guard.healthy is not None
+    aside = [*state.best_weights.values(), *state.guard.healthy["generator"].values()]
+    assert {value.device.type for value in aside} == {"cpu"}
+    assert {value.device.type for value in state.memory.values()} == {"cuda"}
 
 
 @pytest.mark.parametrize("balance", [False, True], ids=["fixed", "adaptive"])

@@ -191,6 +191,24 @@ def test_a_training_killed_around_a_rollback_resumes_bit_identical(
         assert whole.balance.state_dict() == resumed.balance.state_dict()
 
 
+def test_a_training_that_was_stopped_stops_again_where_its_result_was_not_written(
+    tmp_path: Path,
+) -> None:
+    """Killed between its last step and the writing of what it made."""
+
+    def save(state: State) -> None:
+        checkpoints.save(state, tmp_path)
+
+    stopped, task = guarded("stop")
+    train(stopped, task, {4, 5}, save=save)
+    resumed, task = guarded("stop")
+    assert checkpoints.restore(resumed, tmp_path)
+    train(resumed, task, {4, 5}, save=save)
+    assert resumed.step == stopped.step == 20
+    assert resumed.events == stopped.events
+    assert all(torch.equal(a, b) for a, b in zip(weights(stopped), weights(resumed), strict=True))
+
+
 def poisoned(at: set[int], value: float = float("nan")) -> Loss:
     """D's loss, made `value` at the calls whose number is in `at`, counted from 1."""
     plain, calls = LOSSES["non_saturating"], [0]

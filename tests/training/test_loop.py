@@ -39,6 +39,7 @@ def make(
     head: dict[str, Any] | None = None,
     spectral_norm: bool = True,
     optimizer: str = "adam",
+    betas: tuple[float, float] = (0.0, 0.9),
     device: str = "cpu",
     **of_task: Any,
 ) -> tuple[State, Generate]:
@@ -57,7 +58,7 @@ def make(
     for module in (generator, discriminator):
         module.to(device)
     optimizers = [
-        OPTIMIZERS[optimizer](module.parameters(), 1e-3, [0.0, 0.9], 0.0)
+        OPTIMIZERS[optimizer](module.parameters(), 1e-3, [*betas], 0.0)
         for module in (generator, discriminator)
     ]
     state = State(
