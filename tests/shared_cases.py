@@ -42,7 +42,8 @@ def found() -> dict[str, Any]:
 def main(folder: Path) -> None:
     distributed.init_process_group("gloo")
     number, told = parallel.rank(), found()
-    launch.leave()
+    first = launch.leave()
+    told |= {"first": first, "threads": torch.get_num_threads()}
     torch.save(told, folder / str(number))
 
 

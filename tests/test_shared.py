@@ -63,3 +63,8 @@ def test_the_same_classification_accuracy_score_is_found(one, two):
     assert 0.5 < one["cas"] < 1
     assert two[0]["cas"] == two[1]["cas"]
     assert two[0]["cas"] == pytest.approx(one["cas"], abs=1 / 200)
+
+
+def test_the_process_that_stays_has_the_threads_of_those_that_leave(two):
+    assert [each["first"] for each in two] == [True, False]
+    assert two[0]["threads"] == min(2, os.cpu_count() or 1)
