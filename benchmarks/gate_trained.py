@@ -98,7 +98,7 @@ def trained(values: dict[str, Any], steps: int) -> scoring.Scored:
         batch_size=settings.batch_size,
         device=torch.device("cpu"),
     )
-    return scoring.score(images, labels, judge, scoring.see(images, judge))
+    return scoring.score(images, labels, judge, scoring.see(images, labels, judge))
 
 
 Named = tuple[str, str]  # preset, part

@@ -283,10 +283,13 @@ def shift(images: np.ndarray, rng: np.random.Generator, limit: int) -> np.ndarra
 def _raw_features(
     extractor: Extractor, images: np.ndarray, *, device: str | torch.device
 ) -> Tensor:
-    batches = range(0, len(images), 500)
-    return torch.cat(
-        [extractor.raw_features(_tensor(images[i : i + 500], device)) for i in batches]
-    )
+    """All penultimate units (N, dim) of images (N, H, W, C); several processes take a part each."""
+    n, images = len(images), images[parallel.rows(len(images))]
+    raw = np.empty((len(images), extractor.kwargs["dim"]), np.float32)
+    for i in range(0, len(images), 500):
+        part = extractor.raw_features(_tensor(images[i : i + 500], device))
+        raw[i : i + 500] = part.cpu().numpy()
+    return torch.from_numpy(parallel.gather(raw, n)).to(device)
 
 
 def _one_cycle(done: float) -> float:

@@ -92,7 +92,12 @@ def join() -> None:
 
 
 def leave() -> bool:
-    """Part from the other processes, once nothing is left to share. Whether this is process 0."""
+    """Part from the other processes, once nothing is left to share. Whether this is process 0.
+
+    It stays, with the threads of all on this machine. BLAS keeps to its own: where figures are
+    computed it may have but one.
+    """
+    import torch
     from torch import distributed
 
     from pipeline import parallel
@@ -100,6 +105,9 @@ def leave() -> bool:
     first = parallel.rank() == 0
     if distributed.is_initialized():
         distributed.destroy_process_group()
+        if first:
+            threads = torch.get_num_threads() * int(os.environ["LOCAL_WORLD_SIZE"])
+            torch.set_num_threads(min(threads, os.cpu_count() or 1))
     return first
 
 

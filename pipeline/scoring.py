@@ -53,16 +53,23 @@ class Judge:
 
 @dataclass(frozen=True)
 class Seen:
-    """What the extractors see in samples, and in the reals that these are held to."""
+    """What the extractors see in samples, and in the reals that these are held to.
+
+    `cas` are the figures of a classifier taught by the samples, where one is asked for.
+    """
 
     features: np.ndarray
     logits: np.ndarray
     reference: evaluation.Reference
     space: evaluation.Space
+    cas: dict[str, float] = field(default_factory=dict)
 
 
-def see(images: np.ndarray, judge: Judge) -> Seen:
-    """Of samples uint8 (N, H, W, C) or points (N, D); several processes share the work."""
+def see(images: np.ndarray, labels: np.ndarray | None, judge: Judge) -> Seen:
+    """Of samples uint8 (N, H, W, C) or points (N, D), and the classes asked for.
+
+    It is all that networks do for the figures: several processes share the work.
+    """
     data, device = judge.data, judge.device
     with bar("extract, images", len(images)) as advance:
         features, logits = extractor.extract(
@@ -86,7 +93,10 @@ def see(images: np.ndarray, judge: Judge) -> Seen:
         space = evaluation.Space(features, reference.features, train_features, scored)
     if evaluation.stratified(data.manifest["splits"]):
         space = replace(space, classes=data.split("test").labels)
-    return Seen(features, logits, reference, space)
+    accuracy: dict[str, float] = {}
+    if judge.cas and labels is not None and judge.config["task"] == "classes":
+        accuracy = _accuracy_score(images, labels, judge, reference)
+    return Seen(features, logits, reference, space, accuracy)
 
 
 def score(
@@ -98,7 +108,7 @@ def score(
     eval_key: str = "",
 ) -> Scored:
     """Every figure of samples uint8 (N, H, W, C) or points (N, D), and the classes asked for."""
-    data, device = judge.data, judge.device
+    data = judge.data
     features, logits, reference, space = seen.features, seen.logits, seen.reference, seen.space
     with bar("evaluate, steps", len(evaluation.FAMILIES)) as advance:
         metrics = evaluation.evaluate(
@@ -122,9 +132,7 @@ def score(
                 reals=test.labels,
                 train=train.labels[: len(space.train)],
             )
-            metrics |= found
-            if judge.cas and judge.config["task"] == "classes":
-                metrics |= _accuracy_score(images, labels, judge.config, reference, test, device)
+            metrics |= found | seen.cas
     controls = [value for name, value in metrics.items() if name.startswith("control_")]
     metrics["controls"] = float(all(controls))
     samples = Samples(
@@ -164,13 +172,11 @@ def protocol(judge: Judge, *, extractor: str, n_fake: int) -> dict[str, Any]:
 def _accuracy_score(
     images: np.ndarray,
     requested: np.ndarray,
-    config: dict[str, Any],
+    judge: Judge,
     reference: evaluation.Reference,
-    test: prepared.Split,
-    device: torch.device,
 ) -> dict[str, float]:
     """CAS of the samples, by a classifier taught as the data set's own extractor was."""
-    training = config["training"]
+    training, test = judge.config["training"], judge.data.split("test")
     hits = reference.logits.argmax(axis=1) == test.labels
     with bar("cas, images", training["epochs"] * len(images)) as advance:
         return audit.accuracy_score(
@@ -180,7 +186,7 @@ def _accuracy_score(
             of_reals=float(hits.mean()),
             training=training,
             on_epoch=lambda epoch, loss: advance(len(images), note=f"loss {loss:.3f}"),
-            device=device,
+            device=judge.device,
         )
 
 

@@ -266,7 +266,7 @@ def _scored(
             "give the new data's models a registry.name of their own, or promote with --force"
         )
     problems = package.damage(folder) + differing(folder, samples, n=n, seed=seed)
-    scored = scoring.score(samples, labels, scorer, scoring.see(samples, scorer))
+    scored = scoring.score(samples, labels, scorer, scoring.see(samples, labels, scorer))
     return Evaluated(f"version {version}", scored.metrics, protocol, scored.samples), problems
 
 

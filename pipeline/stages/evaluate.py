@@ -83,7 +83,7 @@ def main() -> None:
         batch_size=config.batch_size,
         device=device,
     )
-    seen = scoring.see(images, judge)
+    seen = scoring.see(images, labels, judge)
     if not launch.leave():
         return
     scored = scoring.score(images, labels, judge, seen, eval_key=run.key)
