@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pipeline.errors import UserError
+from pipeline.errors import Lost
 
 Shape = tuple[int, ...]
 
@@ -31,12 +31,6 @@ Shape = tuple[int, ...]
 GONE = re.compile(
     r"Connection (closed|reset|refused)|Broken pipe|Timed out waiting|ncclRemoteError"
 )
-
-
-class Lost(UserError):
-    """Another process is gone, and with it the computation."""
-
-    everywhere = True
 
 
 def size() -> int:

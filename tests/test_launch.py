@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher import api
 
-from pipeline import launch
-from pipeline.errors import UserError
-from pipeline.parallel import Lost
+from pipeline import errors, launch
+from pipeline.errors import ConfigError, Lost, UserError
 
 
 @pytest.fixture
 def ends(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Has processes end with the given codes, by rank."""
+    """Has processes end with the given codes, by rank, and leave the errors they explain."""
 
-    def with_codes(**codes: int) -> None:
+    def with_codes(told: dict[int, Exception] | None = None, **codes: int) -> None:
         failures = {
             int(name[1:]): ProcessFailure(int(name[1:]), 1, code, "none")
             for name, code in codes.items()
@@ -26,7 +26,10 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> Any:
 
         def elastic(config: api.LaunchConfig, entrypoint: str) -> Any:
             def run(*arguments: str) -> None:
-                assert arguments == ("-m", "some.stage")
+                assert arguments == ("-m", "pipeline.worker", "some.stage")
+                for rank, error in (told or {}).items():
+                    os.environ["RANK"] = str(rank)
+                    launch._tell(str(error), error)
                 raise ChildFailedError("stage", failures)
 
             return run
@@ -56,17 +59,59 @@ def test_a_process_that_fails_has_said_why(ends: Any, codes: dict[str, int], cod
     assert ended.value.code == code
 
 
-def test_what_befalls_all_the_first_one_tells(monkeypatch: pytest.MonkeyPatch) -> None:
-    def loses() -> None:
-        raise Lost("another one is gone")
+FULL, GONE = UserError("the disk is full"), Lost("another one is gone")
 
-    def fails() -> None:
-        raise UserError("this one's own trouble")
 
-    with pytest.raises(Lost):
-        launch._work(loses)
+@pytest.mark.parametrize(
+    ("told", "codes", "said", "code"),
+    [
+        ({0: FULL, 1: FULL}, {"r0": 1, "r1": 1}, ["the disk is full"], 1),
+        ({0: ConfigError("a"), 1: UserError("b")}, {"r0": 2, "r1": 1}, ["a", "b"], 2),
+        ({0: GONE, 1: FULL}, {"r0": 1, "r1": 1}, ["the disk is full"], 1),
+        ({0: FULL}, {"r0": 1, "r1": -6}, ["the disk is full"], 1),  # NCCL's end where one is lost
+        ({0: GONE}, {"r0": 1, "r1": -15}, ["another one is gone"], 1),
+        ({0: GONE}, {"r0": 1, "r1": 1}, [], 1),  # it left a traceback
+    ],
+)
+def test_a_mistake_is_said_once_and_what_it_cost_the_others_is_not(
+    told: dict[int, Exception],
+    codes: dict[str, int],
+    said: list[str],
+    code: int,
+    ends: Any,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ends(told, **codes)
+    with pytest.raises(SystemExit) as ended:
+        launch.launch(2, "some.stage")
+    assert ended.value.code == code
+    assert capsys.readouterr().err.splitlines() == [f"error: {message}" for message in said]
+
+
+def test_under_torchrun_what_befalls_all_the_first_of_a_machine_tells(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def heard(error: BaseException, rank: str) -> bool:
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        with pytest.raises(SystemExit):
+            errors.run(lambda: raise_(error), launch._tell)
+        return bool(capsys.readouterr().err)
+
+    def raise_(error: BaseException) -> None:
+        raise error
+
+    monkeypatch.delenv(launch.TOLD, raising=False)
+    for error in (GONE, ConfigError("a wrong key"), KeyboardInterrupt()):
+        assert heard(error, "0")
+        assert not heard(error, "1")
+    assert heard(FULL, "1")
+
+
+def test_a_message_that_cannot_be_left_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     monkeypatch.setenv("RANK", "1")
-    with pytest.raises(SystemExit):
-        launch._work(loses)
-    with pytest.raises(UserError):
-        launch._work(fails)
+    monkeypatch.setenv(launch.TOLD, str(tmp_path / "file" / "below"))
+    (tmp_path / "file").touch()
+    launch._tell(str(FULL), FULL)
+    assert "the disk is full" in capsys.readouterr().err
