@@ -10,22 +10,31 @@ machines start the stage by torchrun on each of them, whose numbers then count:
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import signal
+import socket
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pipeline import errors, files, paths, worker
 from pipeline.config import check, read_yaml
 from pipeline.errors import ConfigError, UserError
+from pipeline.lineage import Inputs, difference
 
 CONTINUES = "the same command continues at the last checkpoint"
 TOLD = "GAN_TOLD"  # the environment's name for the folder in which processes leave their messages
+
+
+class Differ(UserError):
+    """Processes that compute together, on several machines, have other inputs."""
+
+    everywhere = True
 
 
 def run(main: Callable[[], None], module: str) -> None:
@@ -113,6 +122,29 @@ def leave() -> bool:
     if distributed.is_initialized():
         distributed.destroy_process_group()
     return first
+
+
+def agree(inputs: Inputs, **meetings: Any) -> None:
+    """End every process where one has other `inputs` than process 0.
+
+    `meetings` are values that decide no number but when processes meet; the others would wait for
+    ever. Raises Differ, in all of them alike.
+    """
+    from pipeline import parallel
+
+    if parallel.size() == 1:
+        return
+    mine = {**inputs, "params": {**inputs["params"], **meetings}}
+    mine = json.loads(json.dumps(mine))  # as process 0's come
+    found = parallel.collect([socket.gethostname(), difference(parallel.share(mine), mine)])
+    for rank, (host, lines) in enumerate(found):
+        if lines:
+            told = "; ".join(lines[:5]) + ("; ..." if len(lines) > 5 else "")
+            raise Differ(
+                f"process {rank} (on {host}) has other inputs than process 0 (on {found[0][0]}): "
+                f"{told}. Give every machine the same params.yaml, code and data (git pull, "
+                "dvc pull), and start the stage again on all of them"
+            )
 
 
 def launch(devices: int, module: str) -> None:

@@ -10,8 +10,10 @@ import pytest
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher import api
 
-from pipeline import errors, launch
+from pipeline import errors, launch, parallel
 from pipeline.errors import ConfigError, Lost, UserError
+
+from .together import together
 
 
 @pytest.fixture
@@ -115,3 +117,34 @@ def test_a_message_that_cannot_be_left_is_said(
     (tmp_path / "file").touch()
     launch._tell(str(FULL), FULL)
     assert "the disk is full" in capsys.readouterr().err
+
+
+def agrees(changes: dict[str, Any]) -> None:
+    """As process 1 of several on another machine, with `changes` to its inputs."""
+    mine = changes if parallel.rank() == 1 else {}
+    files = {"pipeline/losses.py": "1", "data/prepared/manifest.json": "2"} | mine.get("files", {})
+    params = {"seed": 0, "train.lr_g": 1e-4, "loss.terms": {"r1": 1.0}} | mine.get("params", {})
+    launch.agree({"files": files, "params": params}, **{"train.log_every": mine.get("every", 10)})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"params": {"seed": 1, "train.lr_g": 0.5}}, "seed: 0 -> 1; train.lr_g: 0.0001 -> 0.5"),
+        ({"files": {"pipeline/losses.py": "3"}}, "pipeline/losses.py changed"),
+        ({"every": 20}, "train.log_every: 10 -> 20"),
+    ],
+)
+def test_processes_of_other_inputs_all_end_with_what_differs(
+    changes: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    ends = together(agrees, tmp_path, changes, n=3, patience_s=20)
+    assert len(set(ends)) == 1
+    assert ends[0].startswith("Differ: process 1 (on ")
+    assert f"{told}. Give every machine the same params.yaml, code and data" in ends[0]
+
+
+@pytest.mark.slow
+def test_processes_of_the_same_inputs_go_on(tmp_path: Path) -> None:
+    assert together(agrees, tmp_path, {}) == ["None", "None"]

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -128,6 +129,40 @@ def test_two_machines_train_as_one_by_torchruns_own_flags(workspace: Workspace) 
     output = workspace.run("dvc", "repro")
     assert "Running stage 'train'" not in output
     assert "Running stage 'evaluate'" in output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stage", "changes", "told"),
+    [
+        ("train", {"seed": 7, "train__steps": 60}, "seed: 0 -> 7; train.steps: 40 -> 60"),
+        ("features", {"features__lr": 0.5}, "features.lr: 0.002 -> 0.5"),
+        ("evaluate", {"evaluate__samples": 300}, "evaluate.samples: 200 -> 300"),
+    ],
+)
+def test_machines_of_other_params_end_and_tell_what_differs(
+    stage: str, changes: dict[str, Any], told: str, workspace: Workspace
+) -> None:
+    other = Workspace(workspace.root.with_name("other-machine"))
+    shutil.copytree(workspace.root, other.root)
+    other.set(**changes)
+    for code, output in on_two_machines(stage, workspace, other):
+        assert code == 1
+        (line,) = [line for line in output.splitlines() if line.startswith("error: ")]
+        assert re.match(r"error: process 1 \(on .*\) has other inputs than process 0", line)
+        assert told in line
+
+
+@pytest.mark.slow
+def test_a_machine_of_another_training_does_not_evaluate(workspace: Workspace) -> None:
+    other = Workspace(workspace.root.with_name("other-machine"))
+    shutil.copytree(workspace.root, other.root)
+    other.set(seed=7)
+    other.run("dvc", "repro", "train")
+    other.set(seed=0)
+    for code, output in on_two_machines("evaluate", workspace, other):
+        assert code == 1
+        assert "models/generator/config.json changed" in output
 
 
 @pytest.mark.slow
