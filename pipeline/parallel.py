@@ -16,6 +16,7 @@ import contextlib
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,8 @@ Shape = tuple[int, ...]
 GONE = re.compile(
     r"Connection (closed|reset|refused)|Broken pipe|Timed out waiting|ncclRemoteError"
 )
+
+BEAT_S = 30.0  # how long process 0 tries for a lock before the others hear that it still does
 
 
 def size() -> int:
@@ -119,6 +122,32 @@ def until(done: Callable[[], bool]) -> None:
     """
     while not share(rank() == 0 and done()):
         pass
+
+
+@contextlib.contextmanager
+def locked(path: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Process 0 holds the lock file `path`; the others wait until it does, however long.
+
+    `on_wait` is called where another command holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path)
+
+    def taken(within: float) -> bool:
+        try:
+            lock.acquire(timeout=within)
+        except Timeout:
+            return False
+        return True
+
+    try:
+        if rank() == 0 and not taken(0):
+            on_wait()
+        until(lambda: lock.is_locked or taken(BEAT_S))
+        yield
+    finally:
+        lock.release()
 
 
 def _share_from(source: int, value: Any) -> Any:

@@ -63,6 +63,7 @@ def main() -> None:
         device=device,
     )
     if parallel.rank() > 0:
+        checkpoints.wait()
         checkpoints.restore(state, None)
         recipe.run(
             params,

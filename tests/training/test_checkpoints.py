@@ -6,13 +6,16 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 
+from pipeline import parallel
 from pipeline.training import checkpoints
 
+from ..together import together
 from .test_loop import make
 
 
@@ -73,6 +76,32 @@ def test_a_second_process_waits_for_the_first(tmp_path: Path) -> None:
         assert other.poll() is None
     output, _ = other.communicate(timeout=60)
     assert "left" in output
+
+
+def asks(root: Path, every_s: float) -> str:
+    """As `train`, in one of two processes."""
+    parallel.BEAT_S = every_s
+    if parallel.rank() > 0:
+        checkpoints.wait()
+        return str((root / "released").exists())
+    (root / "asked").touch()
+    with checkpoints.hold(root, "key"):
+        return str((root / "released").exists())
+
+
+@pytest.mark.slow
+def test_all_processes_wait_for_an_equal_training_longer_than_a_collective_does(
+    tmp_path: Path,
+) -> None:
+    with ThreadPoolExecutor() as beside:
+        with checkpoints.hold(tmp_path, "key"):
+            told = beside.submit(together, asks, tmp_path, tmp_path, 0.2, patience_s=2)
+            while not (tmp_path / "asked").exists():
+                assert not told.done(), told.result()
+                time.sleep(0.05)
+            time.sleep(4)
+            (tmp_path / "released").touch()
+        assert told.result() == ["True", "True"]
 
 
 def old(root: Path, name: str, *, days: float, lock: bool = True) -> None:
