@@ -102,8 +102,8 @@ def join() -> None:
         here, seen = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
         if here > seen:  # in all of them, not only in those that have none
             raise ConfigError(
-                f"train.devices asks for {here} CUDA devices, but torch sees {seen}: lower it, "
-                "or set train.device to cpu"
+                f"{here} processes on this machine need a CUDA device each, but torch sees {seen}: "
+                "lower train.devices (under torchrun --nproc-per-node), or set train.device to cpu"
             )
         local = int(os.environ["LOCAL_RANK"])
         torch.cuda.set_device(local)

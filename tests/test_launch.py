@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher import api
 
@@ -117,6 +118,18 @@ def test_a_message_that_cannot_be_left_is_said(
     (tmp_path / "file").touch()
     launch._tell(str(FULL), FULL)
     assert "the disk is full" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_too_few_cuda_devices_are_too_few_for_every_process(
+    rank: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    with pytest.raises(ConfigError, match=r"2 processes on this machine.*torch sees 1"):
+        launch.join()
 
 
 def agrees(changes: dict[str, Any]) -> None:
