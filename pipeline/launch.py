@@ -49,8 +49,9 @@ def run(main: Callable[[], None], module: str) -> None:
             traceback.print_exc()
         sys.stdout.flush()
         sys.stderr.flush()
+        code = error.code if isinstance(error, SystemExit) else 1
         # At the interpreter's own end the process group would wait for the others, or abort.
-        os._exit(error.code if isinstance(error, SystemExit) else 1)  # type: ignore[arg-type]
+        os._exit(code if isinstance(code, int) else 1)
 
 
 def _run(main: Callable[[], None], module: str) -> None:

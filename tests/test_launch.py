@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +120,25 @@ def test_a_message_that_cannot_be_left_is_said(
     (tmp_path / "file").touch()
     launch._tell(str(FULL), FULL)
     assert "the disk is full" in capsys.readouterr().err
+
+
+def test_a_bug_in_one_of_several_processes_keeps_its_traceback() -> None:
+    code = (
+        "from pipeline import launch\n"
+        "launch.join = lambda: None\n"
+        "launch.run(lambda: 1 / 0, 'some.stage')"
+    )
+    alone = {"TORCHELASTIC_RUN_ID": "test", "RANK": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | alone,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("Traceback")
+    assert done.stderr.rstrip().endswith("ZeroDivisionError: division by zero")
 
 
 @pytest.mark.parametrize("rank", ["0", "1"])
