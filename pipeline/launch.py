@@ -17,8 +17,9 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -181,7 +182,8 @@ def launch(devices: int, module: str) -> None:
             shutdown_timeout=15,  # at Ctrl-C the first one still tells MLflow
         )
         try:
-            elastic_launch(config, sys.executable)("-m", worker.__name__, module)
+            with _interrupts_held_back():
+                elastic_launch(config, sys.executable)("-m", worker.__name__, module)
         except SignalException as error:
             if error.sigval == signal.SIGINT:
                 raise KeyboardInterrupt from None
@@ -190,6 +192,22 @@ def launch(devices: int, module: str) -> None:
         except ChildFailedError as error:
             codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
             _explain(codes, told, devices)
+
+
+@contextlib.contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Processes started within hear of Ctrl-C only where they ask for it, this one at once.
+
+    An interpreter that is just starting would leave a traceback.
+    """
+    ended = threading.Event()
+    threading.Thread(target=ended.wait, name="interrupts", daemon=True).start()  # it takes them
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # of this thread's children
+    try:
+        yield
+    finally:
+        ended.set()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _explain(codes: dict[int, int], told: Path, devices: int) -> NoReturn:

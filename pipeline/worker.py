@@ -19,6 +19,7 @@ def main(module: str) -> None:
     follow(int(os.environ[LAUNCHER]))
     # Until the stage is imported and takes over: an exception would leave a traceback.
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # held back until here
     sys.argv = [module]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

@@ -85,7 +85,12 @@ def on_two_machines(stage: str, first: Workspace, second: Workspace) -> list[tup
         )
         for number, machine in enumerate((first, second))
     ]
-    outputs = [machine.communicate(timeout=180)[0] for machine in machines]
+    try:
+        outputs = [machine.communicate(timeout=180)[0] for machine in machines]
+    finally:
+        for machine in machines:
+            machine.kill()
+            machine.wait()
     return [(machine.returncode, output) for machine, output in zip(machines, outputs, strict=True)]
 
 
@@ -203,10 +208,11 @@ def test_a_launcher_killed_while_processes_start_leaves_none(workspace: Workspac
     process = start(workspace)
     left = workers(process)
     process.kill()
-    process.communicate(timeout=60)
+    process.wait()
     _, alive = psutil.wait_procs(left, timeout=20)
     for one in alive:
         one.kill()
+    process.communicate(timeout=60)
     assert not alive
 
 
