@@ -23,13 +23,20 @@ class UserError(Exception):
     """Something the user can mend. The message names the thing and the way out."""
 
     exit_code = 1
-    everywhere = False  # all processes of a stage meet it: only the first tells
+    everywhere = False  # all processes of a stage meet it: the first of each machine tells
 
 
 class ConfigError(UserError):
     """A wrong value in params.yaml or on the command line."""
 
     exit_code = 2
+    everywhere = True
+
+
+class Lost(UserError):
+    """Another process is gone, and with it the computation."""
+
+    everywhere = True
 
 
 def explain(error: OSError) -> str | None:
@@ -42,29 +49,36 @@ def explain(error: OSError) -> str | None:
     return f"{error.filename or 'writing'}: {way_out}"
 
 
-def run(main: Callable[[], None]) -> None:
+def say(message: str, error: BaseException | None = None) -> None:
+    """Tell the user, on standard error."""
+    print(f"error: {message}", file=sys.stderr)
+
+
+def run(main: Callable[[], None], tell: Callable[[str, BaseException], None] = say) -> None:
     """Call `main` as the body of a command: a user's mistake ends it with a message and a code.
 
+    `tell` gets the message, and the error that it explains.
     Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted.
     """
     try:
         main()
-    except UserError as error:
-        _stop(str(error), error.exit_code)
-    except OSError as error:
-        message = explain(error)
+    except (Exception, KeyboardInterrupt) as error:
+        message, code = _message_and_code(error)
         if message is None:
             raise
-        _stop(message, 1)
-    except (MemoryError, RuntimeError) as error:
-        # torch's own error is a RuntimeError, and torch is too slow to import for its name.
-        if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":
-            raise
-        _stop("out of memory: lower train.batch_size, evaluate.batch_size or model.width", 1)
-    except KeyboardInterrupt:
-        _stop("interrupted; the same command continues where it stopped", 130)
+        tell(message, error)
+        raise SystemExit(code) from None
 
 
-def _stop(message: str, code: int) -> None:
-    print(f"error: {message}", file=sys.stderr)
-    raise SystemExit(code)
+def _message_and_code(error: BaseException) -> tuple[str | None, int]:
+    """What to tell of an error and the exit code; no message where it is likely a bug of ours."""
+    if isinstance(error, UserError):
+        return str(error), error.exit_code
+    if isinstance(error, OSError):
+        return explain(error), 1
+    # torch's own error is a RuntimeError, and torch is too slow to import for its name.
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "out of memory: lower train.batch_size, evaluate.batch_size or model.width", 1
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; the same command continues where it stopped", 130
+    return None, 1

@@ -188,22 +188,20 @@ def real_features(
     their shape, the weights and torch-fidelity's version, so that it cannot be of anything else.
     Of several processes only the first gets them.
     """
-    from filelock import FileLock
-
     key = files.json_hash(
         [NETWORK, version("torch-fidelity"), weights.sha256, images_sha256, list(images.shape)]
     )
     path = paths.feature_cache() / f"{key}.npy"
     path.parent.mkdir(parents=True, exist_ok=True)
-    if parallel.rank() > 0:
-        if not parallel.share(None):
-            extract(network, images, device=device, title=title)
-        return np.empty((0, 2048), np.float32)
-    with FileLock(path.with_suffix(".lock")):  # an equal evaluation waits rather than works
+    first = parallel.rank() == 0
+    with parallel.locked(path.with_suffix(".lock")):  # an equal evaluation waits, rather than works
         if not parallel.share(path.exists()):
             features, _ = extract(network, images, device=device, title=title)
-            with files.atomic_file(path) as fresh, fresh.open("wb") as file:
-                np.save(file, features)
+            if first:
+                with files.atomic_file(path) as fresh, fresh.open("wb") as file:
+                    np.save(file, features)
+    if not first:
+        return np.empty((0, 2048), np.float32)
     return np.load(path)
 
 

@@ -9,32 +9,53 @@ machines start the stage by torchrun on each of them, whose numbers then count:
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import os
 import signal
+import socket
 import sys
+import tempfile
 import threading
-import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
 
-from pipeline import errors, logs, paths
+from pipeline import errors, files, paths, worker
 from pipeline.config import check, read_yaml
 from pipeline.errors import ConfigError, UserError
+from pipeline.lineage import Inputs, difference
 
 CONTINUES = "the same command continues at the last checkpoint"
+TOLD = "GAN_TOLD"  # the environment's name for the folder in which processes leave their messages
+
+
+class Differ(UserError):
+    """Processes that compute together, on several machines, have other inputs."""
+
+    everywhere = True
 
 
 def run(main: Callable[[], None], module: str) -> None:
     """Run a stage's `main`, here or in several processes; ends like `errors.run`."""
-    errors.run(lambda: _run(main, module))
+    if not under_torchrun():
+        errors.run(lambda: _run(main, module))
+        return
+    try:
+        errors.run(lambda: _work(main), _tell)
+    except BaseException as error:
+        if not isinstance(error, SystemExit):
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        code = error.code if isinstance(error, SystemExit) else 1
+        # At the interpreter's own end the process group would wait for the others, or abort.
+        os._exit(code if isinstance(code, int) else 1)
 
 
 def _run(main: Callable[[], None], module: str) -> None:
-    if under_torchrun():
-        _follow(os.getppid())
-        join()
-        _work(main)
-        return
     devices = check(read_yaml(paths.PARAMS)).train.devices
     if devices == 1:
         main()
@@ -43,23 +64,24 @@ def _run(main: Callable[[], None], module: str) -> None:
 
 
 def _work(main: Callable[[], None]) -> None:
-    try:
-        main()
-    except UserError as error:
-        if error.everywhere and not logs.speaks():
-            raise SystemExit(error.exit_code) from None
-        raise
+    if worker.LAUNCHER in os.environ:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # the worker had its own
+    else:
+        worker.follow(os.getppid())
+    join()
+    main()
 
 
-def _follow(launcher: int) -> None:
-    """End with the launcher: left alone, processes would hold devices and the checkpoint's lock."""
-
-    def watch() -> None:
-        while os.getppid() == launcher:
-            time.sleep(1)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, name="follow", daemon=True).start()
+def _tell(message: str, error: BaseException) -> None:
+    """Leave the message to the launcher, where it is ours, which hears of all and speaks once."""
+    everywhere = getattr(error, "everywhere", isinstance(error, KeyboardInterrupt))
+    if TOLD in os.environ:
+        told = {"message": message, "lost": isinstance(error, errors.Lost)}
+        with contextlib.suppress(OSError):  # as on a full disk
+            files.write_json(Path(os.environ[TOLD]) / os.environ["RANK"], told)
+            return
+    if not everywhere or os.environ.get("LOCAL_RANK", "0") == "0":
+        errors.say(message)
 
 
 def under_torchrun() -> bool:
@@ -79,12 +101,13 @@ def join() -> None:
         raise ConfigError("train.device: several processes need cpu or cuda; set one of them")
     use_cuda = device != "cpu" and torch.cuda.is_available()
     if use_cuda:
-        local = int(os.environ["LOCAL_RANK"])
-        if local >= torch.cuda.device_count():
+        here, seen = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+        if here > seen:  # in all of them, not only in those that have none
             raise ConfigError(
-                f"train.devices asks for CUDA device {local}, but torch sees "
-                f"{torch.cuda.device_count()}; lower it"
+                f"{here} processes on this machine need a CUDA device each, but torch sees {seen}: "
+                "lower train.devices (under torchrun --nproc-per-node), or set train.device to cpu"
             )
+        local = int(os.environ["LOCAL_RANK"])
         torch.cuda.set_device(local)
         distributed.init_process_group("nccl", device_id=torch.device("cuda", local))
     else:
@@ -111,40 +134,110 @@ def leave() -> bool:
     return first
 
 
+def agree(inputs: Inputs, **meetings: Any) -> None:
+    """End every process where one has other `inputs` than process 0.
+
+    `meetings` are values that decide no number but when processes meet; the others would wait for
+    ever. Raises Differ, in all of them alike.
+    """
+    from pipeline import parallel
+
+    if parallel.size() == 1:
+        return
+    mine = {**inputs, "params": {**inputs["params"], **meetings}}
+    mine = json.loads(json.dumps(mine))  # as process 0's come
+    found = parallel.collect([socket.gethostname(), difference(parallel.share(mine), mine)])
+    for rank, (host, lines) in enumerate(found):
+        if lines:
+            told = "; ".join(lines[:5]) + ("; ..." if len(lines) > 5 else "")
+            raise Differ(
+                f"process {rank} (on {host}) has other inputs than process 0 (on {found[0][0]}): "
+                f"{told}. Give every machine the same params.yaml, code and data (git pull, "
+                "dvc pull), and start the stage again on all of them"
+            )
+
+
 def launch(devices: int, module: str) -> None:
     """Run `python -m module` in `devices` processes on this machine and wait for them.
 
-    Raises UserError where one is killed, SystemExit with its code where one fails: it has said why.
+    Raises UserError where one is killed or this one is asked to end, KeyboardInterrupt at Ctrl-C,
+    SystemExit with their code where they fail: why is said.
     """
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # it is told below
+    for name in ("torch.distributed", *logging.root.manager.loggerDict):
+        if name.startswith("torch.distributed"):  # some have a level of their own
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # it is told below
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
     if sys.platform == "linux":  # its name may lead to an address that nobody answers at
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=devices,
-        run_id=f"gan-{os.getpid()}",
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        local_addr="127.0.0.1",
-        max_restarts=0,
-        shutdown_timeout=5,
-    )
+    with tempfile.TemporaryDirectory(prefix="gan-launch-") as folder:
+        told = Path(folder) / "told"
+        told.mkdir()
+        os.environ |= {worker.LAUNCHER: str(os.getpid()), TOLD: str(told)}
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=devices,
+            run_id=f"gan-{os.getpid()}",
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            local_addr="127.0.0.1",
+            logs_specs=DefaultLogsSpecs(log_dir=folder),
+            max_restarts=0,
+            shutdown_timeout=15,  # at Ctrl-C the first one still tells MLflow
+        )
+        try:
+            with _interrupts_held_back():
+                elastic_launch(config, sys.executable)("-m", worker.__name__, module)
+        except SignalException as error:
+            if error.sigval == signal.SIGINT:
+                raise KeyboardInterrupt from None
+            name = signal.Signals(error.sigval).name
+            raise UserError(f"ended by {name}; {CONTINUES}") from None
+        except ChildFailedError as error:
+            codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
+            _explain(codes, told, devices)
+
+
+@contextlib.contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Processes started within hear of Ctrl-C only where they ask for it, this one at once.
+
+    An interpreter that is just starting would leave a traceback.
+    """
+    ended = threading.Event()
+    threading.Thread(target=ended.wait, name="interrupts", daemon=True).start()  # it takes them
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # of this thread's children
     try:
-        elastic_launch(config, sys.executable)("-m", module)
-    except ChildFailedError as error:
-        codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
-        # The launcher ends the others by SIGTERM once one is gone: the reason is any other.
-        killed = {rank: -code for rank, code in codes.items() if code < 0}
-        first = {rank: number for rank, number in killed.items() if number != signal.SIGTERM}
-        failed = [code for code in codes.values() if code > 0]
-        if failed and not first:
-            raise SystemExit(max(failed)) from None
-        rank, number = min((first or killed).items())
-        raise UserError(
-            f"process {rank} of {devices} was killed ({signal.Signals(number).name}); {CONTINUES}"
-        ) from None
+        yield
+    finally:
+        ended.set()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _explain(codes: dict[int, int], told: Path, devices: int) -> NoReturn:
+    """Say once why processes failed, by their exit codes and what each has told, and end so."""
+    paths_of = {rank: told / str(rank) for rank in codes}
+    heard = {rank: files.read_json(path) for rank, path in paths_of.items() if path.exists()}
+    causes = {rank: heard[rank]["message"] for rank in sorted(heard) if not heard[rank]["lost"]}
+    if causes:
+        for message in dict.fromkeys(causes.values()):
+            errors.say(message)
+        raise SystemExit(max(codes[rank] for rank in causes))
+    # The launcher ends the others by SIGTERM once one is gone, and NCCL by SIGABRT where it lost
+    # one: the reason is any other.
+    killed = {rank: -code for rank, code in codes.items() if code < 0}
+    first = {rank: number for rank, number in killed.items() if number != signal.SIGTERM}
+    failed = {rank: code for rank, code in codes.items() if code > 0}
+    if failed and not first:
+        if failed.keys() <= heard.keys():  # else one that failed left its traceback
+            errors.say(heard[min(failed)]["message"])
+        raise SystemExit(max(failed.values()))
+    aborted = signal.SIGABRT
+    rank, number = min((first or killed).items(), key=lambda item: (item[1] == aborted, item[0]))
+    raise UserError(
+        f"process {rank} of {devices} was killed ({signal.Signals(number).name}); {CONTINUES}"
+    )

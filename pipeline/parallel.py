@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,15 +24,16 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pipeline.errors import UserError
+from pipeline.errors import Lost
 
 Shape = tuple[int, ...]
 
+# What gloo's and NCCL's errors say where the other end of a connection ends or no longer answers.
+GONE = re.compile(
+    r"Connection (closed|reset|refused)|Broken pipe|Timed out waiting|ncclRemoteError"
+)
 
-class Lost(UserError):
-    """Another process is gone, and with it the computation."""
-
-    everywhere = True
+BEAT_S = 30.0  # how long process 0 tries for a lock before the others hear that it still does
 
 
 def size() -> int:
@@ -104,25 +107,72 @@ def average_gradients(parameters: Sequence[Tensor], loss: Tensor) -> Tensor:
 
 def share(value: Any) -> Any:
     """Process 0's `value` (of JSON) in every process."""
-    if size() == 1:
-        return value
-    return json.loads(share_bytes(json.dumps(value).encode() if rank() == 0 else b""))
+    return _share_from(0, value) if size() > 1 else value
+
+
+def collect(value: Any) -> list[Any]:
+    """Every process's `value` (of JSON) in every process, by their numbers."""
+    return [_share_from(source, value) for source in range(size())] if size() > 1 else [value]
+
+
+def until(done: Callable[[], bool]) -> None:
+    """Call process 0's `done` until it is true; the others wait, theirs are not called.
+
+    It must return within minutes: nobody waits for ever in a collective.
+    """
+    while not share(rank() == 0 and done()):
+        pass
+
+
+@contextlib.contextmanager
+def locked(path: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Process 0 holds the lock file `path`; the others wait until it does, however long.
+
+    `on_wait` is called where another command holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path)
+
+    def taken(within: float) -> bool:
+        try:
+            lock.acquire(timeout=within)
+        except Timeout:
+            return False
+        return True
+
+    try:
+        if rank() == 0 and not taken(0):
+            on_wait()
+        until(lambda: lock.is_locked or taken(BEAT_S))
+        yield
+    finally:
+        lock.release()
+
+
+def _share_from(source: int, value: Any) -> Any:
+    content = json.dumps(value).encode() if rank() == source else b""
+    return json.loads(_broadcast(content, source))
 
 
 def share_bytes(content: bytes) -> bytes:
     """Process 0's `content` in every process."""
-    if size() == 1:
-        return content
+    return content if size() == 1 else _broadcast(content, 0)
+
+
+def _broadcast(content: bytes, source: int) -> bytes:
+    """The `content` of process `source` in every process."""
+    length = torch.tensor([len(content)], device=_device())
     with _watched():
-        length = torch.tensor([len(content)], device=_device())
-        distributed.broadcast(length, 0)
-        if not length:
-            return b""
-        data = torch.empty(int(length), dtype=torch.uint8, device=_device())
-        if rank() == 0:
-            data.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
-        distributed.broadcast(data, 0)
-        return data.cpu().numpy().tobytes()
+        distributed.broadcast(length, source)
+    if not length:
+        return b""
+    data = torch.empty(int(length), dtype=torch.uint8, device=_device())
+    if rank() == source:
+        data.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
+    with _watched():
+        distributed.broadcast(data, source)
+    return data.cpu().numpy().tobytes()
 
 
 def gather(array: np.ndarray, n: int) -> np.ndarray:
@@ -216,13 +266,21 @@ def _all_reduce(x: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def _watched() -> Iterator[None]:
-    """Collectives fail where another process is gone: that is no error of this one."""
+    """Where another process is gone a collective fails, which is no error of this one."""
     try:
         yield
     except RuntimeError as error:
+        if not _says_gone(error):
+            raise
         raise Lost(
             f"process {rank()} has lost another one of the {size()} ({str(error).splitlines()[0]})"
         ) from error
+
+
+def _says_gone(error: RuntimeError) -> bool:
+    """By its words where the type is no more than RuntimeError (gloo), or any failure (NCCL)."""
+    network = (distributed.DistNetworkError, distributed.DistStoreError)
+    return isinstance(error, network) or GONE.search(str(error)) is not None
 
 
 def _device() -> torch.device:

@@ -59,6 +59,7 @@ def test_a_stage_names_every_module_that_it_imports_and_that_decides_numbers(sta
         "pipeline/logs.py",
         "pipeline/paths.py",
         "pipeline/progress.py",
+        "pipeline/worker.py",
         "pipeline/datasets/prepared.py",
         "pipeline/training/checkpoints.py",
         "pipeline/training/devices.py",

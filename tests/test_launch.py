@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher import api
 
-from pipeline import launch
-from pipeline.errors import UserError
-from pipeline.parallel import Lost
+from pipeline import errors, launch, parallel
+from pipeline.errors import ConfigError, Lost, UserError
+
+from .together import together
 
 
 @pytest.fixture
 def ends(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Has processes end with the given codes, by rank."""
+    """Has processes end with the given codes, by rank, and leave the errors they explain."""
 
-    def with_codes(**codes: int) -> None:
+    def with_codes(told: dict[int, Exception] | None = None, **codes: int) -> None:
         failures = {
             int(name[1:]): ProcessFailure(int(name[1:]), 1, code, "none")
             for name, code in codes.items()
@@ -26,7 +31,10 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> Any:
 
         def elastic(config: api.LaunchConfig, entrypoint: str) -> Any:
             def run(*arguments: str) -> None:
-                assert arguments == ("-m", "some.stage")
+                assert arguments == ("-m", "pipeline.worker", "some.stage")
+                for rank, error in (told or {}).items():
+                    os.environ["RANK"] = str(rank)
+                    launch._tell(str(error), error)
                 raise ChildFailedError("stage", failures)
 
             return run
@@ -56,17 +64,121 @@ def test_a_process_that_fails_has_said_why(ends: Any, codes: dict[str, int], cod
     assert ended.value.code == code
 
 
-def test_what_befalls_all_the_first_one_tells(monkeypatch: pytest.MonkeyPatch) -> None:
-    def loses() -> None:
-        raise Lost("another one is gone")
+FULL, GONE = UserError("the disk is full"), Lost("another one is gone")
 
-    def fails() -> None:
-        raise UserError("this one's own trouble")
 
-    with pytest.raises(Lost):
-        launch._work(loses)
+@pytest.mark.parametrize(
+    ("told", "codes", "said", "code"),
+    [
+        ({0: FULL, 1: FULL}, {"r0": 1, "r1": 1}, ["the disk is full"], 1),
+        ({0: ConfigError("a"), 1: UserError("b")}, {"r0": 2, "r1": 1}, ["a", "b"], 2),
+        ({0: GONE, 1: FULL}, {"r0": 1, "r1": 1}, ["the disk is full"], 1),
+        ({0: FULL}, {"r0": 1, "r1": -6}, ["the disk is full"], 1),  # NCCL's end where one is lost
+        ({0: GONE}, {"r0": 1, "r1": -15}, ["another one is gone"], 1),
+        ({0: GONE}, {"r0": 1, "r1": 1}, [], 1),  # it left a traceback
+    ],
+)
+def test_a_mistake_is_said_once_and_what_it_cost_the_others_is_not(
+    told: dict[int, Exception],
+    codes: dict[str, int],
+    said: list[str],
+    code: int,
+    ends: Any,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ends(told, **codes)
+    with pytest.raises(SystemExit) as ended:
+        launch.launch(2, "some.stage")
+    assert ended.value.code == code
+    assert capsys.readouterr().err.splitlines() == [f"error: {message}" for message in said]
+
+
+def test_under_torchrun_what_befalls_all_the_first_of_a_machine_tells(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def heard(error: BaseException, rank: str) -> bool:
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        with pytest.raises(SystemExit):
+            errors.run(lambda: raise_(error), launch._tell)
+        return bool(capsys.readouterr().err)
+
+    def raise_(error: BaseException) -> None:
+        raise error
+
+    monkeypatch.delenv(launch.TOLD, raising=False)
+    for error in (GONE, ConfigError("a wrong key"), KeyboardInterrupt()):
+        assert heard(error, "0")
+        assert not heard(error, "1")
+    assert heard(FULL, "1")
+
+
+def test_a_message_that_cannot_be_left_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     monkeypatch.setenv("RANK", "1")
-    with pytest.raises(SystemExit):
-        launch._work(loses)
-    with pytest.raises(UserError):
-        launch._work(fails)
+    monkeypatch.setenv(launch.TOLD, str(tmp_path / "file" / "below"))
+    (tmp_path / "file").touch()
+    launch._tell(str(FULL), FULL)
+    assert "the disk is full" in capsys.readouterr().err
+
+
+def test_a_bug_in_one_of_several_processes_keeps_its_traceback() -> None:
+    code = (
+        "from pipeline import launch\n"
+        "launch.join = lambda: None\n"
+        "launch.run(lambda: 1 / 0, 'some.stage')"
+    )
+    alone = {"TORCHELASTIC_RUN_ID": "test", "RANK": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | alone,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("Traceback")
+    assert done.stderr.rstrip().endswith("ZeroDivisionError: division by zero")
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_too_few_cuda_devices_are_too_few_for_every_process(
+    rank: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    with pytest.raises(ConfigError, match=r"2 processes on this machine.*torch sees 1"):
+        launch.join()
+
+
+def agrees(changes: dict[str, Any]) -> None:
+    """As process 1 of several on another machine, with `changes` to its inputs."""
+    mine = changes if parallel.rank() == 1 else {}
+    files = {"pipeline/losses.py": "1", "data/prepared/manifest.json": "2"} | mine.get("files", {})
+    params = {"seed": 0, "train.lr_g": 1e-4, "loss.terms": {"r1": 1.0}} | mine.get("params", {})
+    launch.agree({"files": files, "params": params}, **{"train.log_every": mine.get("every", 10)})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"params": {"seed": 1, "train.lr_g": 0.5}}, "seed: 0 -> 1; train.lr_g: 0.0001 -> 0.5"),
+        ({"files": {"pipeline/losses.py": "3"}}, "pipeline/losses.py changed"),
+        ({"every": 20}, "train.log_every: 10 -> 20"),
+    ],
+)
+def test_processes_of_other_inputs_all_end_with_what_differs(
+    changes: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    ends = together(agrees, tmp_path, changes, n=3, patience_s=20)
+    assert len(set(ends)) == 1
+    assert ends[0].startswith("Differ: process 1 (on ")
+    assert f"{told}. Give every machine the same params.yaml, code and data" in ends[0]
+
+
+@pytest.mark.slow
+def test_processes_of_the_same_inputs_go_on(tmp_path: Path) -> None:
+    assert together(agrees, tmp_path, {}) == ["None", "None"]

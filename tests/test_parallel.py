@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from pipeline import parallel
+
+from .together import together
 
 
 @pytest.fixture
@@ -80,12 +87,68 @@ def test_alone_nothing_is_changed() -> None:
     assert parallel.part(x) is x
     assert parallel.mean(x) is x
     assert parallel.share([1]) == [1]
+    assert parallel.collect([1]) == [[1]]
     assert parallel.share_bytes(b"a") == b"a"
     module = nn.Sequential(nn.BatchNorm2d(2))
     parallel.normalise_together(module)
     assert type(module[0]) is nn.BatchNorm2d
 
 
-def test_a_failed_collective_is_a_lost_process() -> None:
-    with pytest.raises(parallel.Lost, match=r"lost another one.*closed"), parallel._watched():
-        raise RuntimeError("Connection closed by peer\nand more")
+def dies(where: str) -> None:
+    """Process 1 is killed before or while the other one is in a collective."""
+    parallel.mean(torch.ones(3))
+    if parallel.rank() == 1:
+        if where == "within":
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGKILL)
+    if where == "before":
+        time.sleep(0.5)
+    for _ in range(2):
+        parallel.share_bytes(bytes(10_000_000))
+        parallel.mean(torch.ones(3))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["before", "within"])
+def test_a_process_that_is_killed_is_lost_to_the_other(where: str, tmp_path: Path) -> None:
+    told = together(dies, tmp_path, where)
+    assert told[0].startswith("Lost: process 0 has lost another one of the 2 (")
+    assert told[1] == ""
+
+
+def stays_away() -> None:
+    if parallel.rank() == 1:
+        time.sleep(3)
+        return
+    parallel.mean(torch.ones(3))
+
+
+@pytest.mark.slow
+def test_a_process_that_does_not_answer_is_lost_to_the_other(tmp_path: Path) -> None:
+    told = together(stays_away, tmp_path, patience_s=1)
+    assert told[0].startswith("Lost: process 0 has lost another one of the 2 (")
+
+
+def cannot_be_summed() -> Tensor:
+    return parallel.mean(torch.ones(3, dtype=torch.float8_e4m3fn))
+
+
+@pytest.mark.slow
+def test_an_error_of_ones_own_in_a_collective_stays_what_it_is(tmp_path: Path) -> None:
+    told = together(cannot_be_summed, tmp_path)
+    assert all(text.startswith("RuntimeError: Invalid scalar type") for text in told), told
+
+
+@pytest.mark.parametrize("words", ["CUDA out of memory. Tried", "Expected a dense tensor"])
+def test_only_a_broken_connection_is_a_lost_process(words: str) -> None:
+    with pytest.raises(RuntimeError, match=words), parallel._watched():
+        raise RuntimeError(words)
+
+
+def gives_all() -> object:
+    return parallel.collect({"rank": parallel.rank()})
+
+
+@pytest.mark.slow
+def test_what_each_has_all_get(tmp_path: Path) -> None:
+    assert together(gives_all, tmp_path, n=3) == ["[{'rank': 0}, {'rank': 1}, {'rank': 2}]"] * 3

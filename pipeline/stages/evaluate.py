@@ -52,6 +52,7 @@ def main() -> None:
     weights = _inception_weights(config, data)
     if weights:  # what is in the file decides the figures, not where it is
         inputs["params"]["evaluate.inception_weights"] = weights.sha256
+    launch.agree(inputs)
     run = record.start(
         "evaluate",
         lineage.stage_key(inputs, trained["train_key"]),

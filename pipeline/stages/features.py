@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline import extractor, files, launch, logs, paths
-from pipeline.config import STACKED, Features, load_params
+from pipeline import extractor, files, launch, lineage, logs, paths
+from pipeline.config import STACKED, Features, check, read_yaml
 from pipeline.datasets import prepared
 from pipeline.progress import bar
 from pipeline.training import devices
@@ -21,10 +21,12 @@ log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    params = load_params()
+    values = read_yaml(paths.PARAMS)
+    params = check(values)
     device = devices.pick_device(params.train.device)
     devices.keep_freed_memory()
     data = prepared.load()
+    launch.agree(lineage.stage_inputs("features", values))
     if data.points:
         model: extractor.AnyExtractor = extractor.Points(
             centres=data.manifest["centres"], sigma=data.manifest["sigma"]

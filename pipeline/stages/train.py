@@ -43,6 +43,7 @@ def main() -> None:
     start = _start(params)
     if start is not None:  # what is in the files decides the result, not where they are
         inputs["params"]["model.init_from"] = start.digest
+    launch.agree(inputs, **{"train.log_every": params.train.log_every})
     key = lineage.stage_key(inputs)
 
     split = data.split("train")
@@ -62,6 +63,7 @@ def main() -> None:
         device=device,
     )
     if parallel.rank() > 0:
+        checkpoints.wait()
         checkpoints.restore(state, None)
         recipe.run(
             params,

@@ -42,23 +42,22 @@ class Damaged(UserError):
 
 @contextlib.contextmanager
 def hold(root: Path, key: str) -> Iterator[Path]:
-    """The folder of `key`, while no other process has it: two equal trainings go one by one."""
-    from filelock import FileLock, Timeout
+    """The folder of `key`, while no other command has it: two equal trainings go one by one.
 
+    Of several processes the first calls this, and the others `wait`.
+    """
     folder = root / key
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(root / f"{key}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        log.info("the same training runs in another process: waiting for it to end")
-        lock.acquire()
-    try:
+    said = "the same training runs in another process: waiting for it to end"
+    with parallel.locked(root / f"{key}.lock", lambda: log.info(said)):
         folder.mkdir(exist_ok=True)
         files.remove_half_written(folder)
         yield folder
-    finally:
-        lock.release()
+
+
+def wait() -> None:
+    """Until the first process holds the folder."""
+    parallel.until(lambda: False)
 
 
 def prune(root: Path, keep: str, *, days: int = ABANDONED_DAYS) -> None:

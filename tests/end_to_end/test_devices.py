@@ -10,6 +10,7 @@ import socket
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -40,11 +41,17 @@ launch.run(evaluate.main, "pipeline.stages.evaluate")
 """
 
 
-def workers(launcher: int) -> list[psutil.Process]:
-    """The processes that train for it, the first one first."""
-    children = psutil.Process(launcher).children(recursive=True)
-    found = [child for child in children if "-m" in child.cmdline()]
-    return sorted(found, key=lambda child: int(child.environ().get("RANK", -1)))
+def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The two processes that it starts, as soon as they run, the first one first."""
+    deadline = time.monotonic() + 120
+    found: list[psutil.Process] = []
+    while len(found) < 2:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        children = psutil.Process(process.pid).children()
+        found = [child for child in children if "pipeline.worker" in child.cmdline()]
+        time.sleep(0.02)
+    return sorted(found, key=lambda child: int(child.environ()["RANK"]))
 
 
 def start(workspace: Workspace) -> subprocess.Popen[str]:
@@ -60,11 +67,47 @@ def start(workspace: Workspace) -> subprocess.Popen[str]:
 
 
 def wait_for_checkpoint(workspace: Workspace, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
-    while not list((workspace.root / ".checkpoints").glob("*/state.pt")):
+    """Until it writes one: not that of a training before."""
+    began, deadline = psutil.Process(process.pid).create_time(), time.monotonic() + 120
+
+    def written() -> bool:
+        found = (workspace.root / ".checkpoints").glob("*/state.pt")
+        return any(path.stat().st_mtime > began for path in found)
+
+    while not written():
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def on_two_machines(stage: str, first: Workspace, second: Workspace) -> list[tuple[int, str]]:
+    """Exit codes and outputs of two launchers that share nothing but the network."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    machines = [
+        subprocess.Popen(
+            [
+                "torchrun",
+                *("--nnodes", "2", "--nproc-per-node", "1", "--node-rank", str(number)),
+                *("--master-addr", "127.0.0.1", "--master-port", str(port)),
+                *("-m", f"pipeline.stages.{stage}"),
+            ],
+            cwd=machine.root,
+            env={**machine.environment, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for number, machine in enumerate((first, second))
+    ]
+    try:
+        outputs = [machine.communicate(timeout=180)[0] for machine in machines]
+    finally:
+        for machine in machines:
+            machine.kill()
+            machine.wait()
+    return [(machine.returncode, output) for machine, output in zip(machines, outputs, strict=True)]
 
 
 @pytest.mark.slow
@@ -121,32 +164,12 @@ def test_two_processes_measure_what_one_does(workspace: Workspace) -> None:
 
 @pytest.mark.slow
 def test_two_machines_train_as_one_by_torchruns_own_flags(workspace: Workspace) -> None:
-    """Two launchers that share nothing but the network, each in a copy of its own."""
     one = load_file(workspace.root / WEIGHTS)
     (workspace.root / WEIGHTS).unlink()
     other = Workspace(workspace.root.with_name("other-machine"))
     shutil.copytree(workspace.root, other.root)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    machines = [
-        subprocess.Popen(
-            [
-                "torchrun",
-                *("--nnodes", "2", "--nproc-per-node", "1", "--node-rank", str(number)),
-                *("--master-addr", "127.0.0.1", "--master-port", str(port)),
-                *("-m", "pipeline.stages.train"),
-            ],
-            cwd=machine.root,
-            env={**machine.environment, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for number, machine in enumerate((workspace, other))
-    ]
-    outputs = [machine.communicate(timeout=180)[0] for machine in machines]
-    assert [machine.returncode for machine in machines] == [0, 0], "\n".join(outputs)
+    ends = on_two_machines("train", workspace, other)
+    assert [code for code, _ in ends] == [0, 0], ends
     assert not (other.root / WEIGHTS).exists()  # the first machine alone writes
     together = load_file(workspace.root / WEIGHTS)
     for name, weights in one.items():
@@ -158,6 +181,40 @@ def test_two_machines_train_as_one_by_torchruns_own_flags(workspace: Workspace) 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stage", "changes", "told"),
+    [
+        ("train", {"seed": 7, "train__steps": 60}, "seed: 0 -> 7; train.steps: 40 -> 60"),
+        ("features", {"features__lr": 0.5}, "features.lr: 0.002 -> 0.5"),
+        ("evaluate", {"evaluate__samples": 300}, "evaluate.samples: 200 -> 300"),
+    ],
+)
+def test_machines_of_other_params_end_and_tell_what_differs(
+    stage: str, changes: dict[str, Any], told: str, workspace: Workspace
+) -> None:
+    other = Workspace(workspace.root.with_name("other-machine"))
+    shutil.copytree(workspace.root, other.root)
+    other.set(**changes)
+    for code, output in on_two_machines(stage, workspace, other):
+        assert code == 1
+        (line,) = [line for line in output.splitlines() if line.startswith("error: ")]
+        assert re.match(r"error: process 1 \(on .*\) has other inputs than process 0", line)
+        assert told in line
+
+
+@pytest.mark.slow
+def test_a_machine_of_another_training_does_not_evaluate(workspace: Workspace) -> None:
+    other = Workspace(workspace.root.with_name("other-machine"))
+    shutil.copytree(workspace.root, other.root)
+    other.set(seed=7)
+    other.run("dvc", "repro", "train")
+    other.set(seed=0)
+    for code, output in on_two_machines("evaluate", workspace, other):
+        assert code == 1
+        assert "models/generator/config.json changed" in output
+
+
+@pytest.mark.slow
 def test_a_killed_worker_ends_the_job_and_the_next_one_continues(workspace: Workspace) -> None:
     workspace.set(train__steps=600, train__eval_every=100, train__devices=2, seed=1)
     uninterrupted = Workspace(workspace.root.with_name("uninterrupted"))
@@ -166,16 +223,17 @@ def test_a_killed_worker_ends_the_job_and_the_next_one_continues(workspace: Work
 
     process = start(workspace)
     wait_for_checkpoint(workspace, process)
-    workers(process.pid)[1].kill()
+    workers(process)[1].kill()
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
+    assert output.count("error:") == 1
     assert "process 1 of 2 was killed (SIGKILL)" in output
     assert "the same command continues at the last checkpoint" in output
     assert "Traceback" not in output
 
     process = start(workspace)  # and now all of it, the launcher first
     wait_for_checkpoint(workspace, process)
-    left = workers(process.pid)
+    left = workers(process)
     process.kill()
     process.communicate(timeout=60)
     _, alive = psutil.wait_procs(left, timeout=20)
@@ -185,6 +243,45 @@ def test_a_killed_worker_ends_the_job_and_the_next_one_continues(workspace: Work
     step = int(re.search(r"continuing from the checkpoint at step (\d+)", output)[1])  # type: ignore[index]
     assert 0 < step < 600
     assert file_hash(workspace.root / WEIGHTS) == file_hash(uninterrupted.root / WEIGHTS)
+
+
+@pytest.mark.slow
+def test_a_launcher_killed_while_processes_start_leaves_none(workspace: Workspace) -> None:
+    """They take seconds to import torch, and must not find its killer as their parent."""
+    workspace.set(train__steps=100_000, train__eval_every=100_000, train__devices=2)
+    process = start(workspace)
+    left = workers(process)
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(left, timeout=20)
+    for one in alive:
+        one.kill()
+    process.communicate(timeout=60)
+    assert not alive
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("training", [False, True], ids=["starting", "training"])
+@pytest.mark.parametrize(
+    ("number", "code", "told"),
+    [
+        (signal.SIGINT, 130, "interrupted; the same command continues where it stopped"),
+        (signal.SIGTERM, 1, "ended by SIGTERM; the same command continues at the last checkpoint"),
+    ],
+)
+def test_a_launcher_that_is_asked_to_end_takes_all_along_with_one_message(
+    number: signal.Signals, code: int, told: str, training: bool, workspace: Workspace
+) -> None:
+    workspace.set(train__steps=100_000, train__eval_every=100_000, train__devices=2)
+    process = start(workspace)
+    left = workers(process)
+    if training:
+        wait_for_checkpoint(workspace, process)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert not any(one.is_running() for one in left)
+    assert process.returncode == code
+    assert output == f"error: {told}\n"
 
 
 @pytest.mark.slow
@@ -221,7 +318,13 @@ def test_of_a_damaged_checkpoint_one_process_tells(workspace: Workspace) -> None
 
 
 @pytest.mark.slow
-def test_a_batch_that_cannot_be_shared_is_refused(workspace: Workspace) -> None:
+def test_a_mistake_that_all_processes_meet_is_told_once(workspace: Workspace) -> None:
     workspace.set(train__devices=3)
     output = workspace.run("python", "-m", "pipeline.stages.train", code=2)
-    assert "train.batch_size to a multiple of 3" in output
+    assert output.count("train.batch_size to a multiple of 3") == 1
+    workspace.set(train__devices=2)
+    shutil.rmtree(workspace.root / "data/prepared")
+    output = workspace.run("python", "-m", "pipeline.stages.train", code=1)
+    assert output.count("error:") == 1
+    assert "data/prepared" in output
+    assert "Traceback" not in output

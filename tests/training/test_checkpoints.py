@@ -9,16 +9,19 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from pipeline import parallel
 from pipeline.errors import UserError
 from pipeline.training import checkpoints
 from pipeline.training.guard import Guard
 
+from ..together import together
 from .test_loop import make, run
 
 
@@ -192,6 +195,32 @@ def test_what_is_kept_aside_stays_on_the_cpu_and_the_rest_goes_to_the_device(
     moments = [moment["square_avg"] for moment in state.optimizer_d.state.values()]
     used = [*state.generator.state_dict().values(), *moments, *state.memory.values()]
     assert {value.device.type for value in used} == {"meta"}
+
+
+def asks(root: Path, every_s: float) -> str:
+    """As `train`, in one of two processes."""
+    parallel.BEAT_S = every_s
+    if parallel.rank() > 0:
+        checkpoints.wait()
+        return str((root / "released").exists())
+    (root / "asked").touch()
+    with checkpoints.hold(root, "key"):
+        return str((root / "released").exists())
+
+
+@pytest.mark.slow
+def test_all_processes_wait_for_an_equal_training_longer_than_a_collective_does(
+    tmp_path: Path,
+) -> None:
+    with ThreadPoolExecutor() as beside:
+        with checkpoints.hold(tmp_path, "key"):
+            told = beside.submit(together, asks, tmp_path, tmp_path, 0.2, patience_s=2)
+            while not (tmp_path / "asked").exists():
+                assert not told.done(), told.result()
+                time.sleep(0.05)
+            time.sleep(4)
+            (tmp_path / "released").touch()
+        assert told.result() == ["True", "True"]
 
 
 def old(root: Path, name: str, *, days: float, lock: bool = True) -> None:

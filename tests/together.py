@@ -1,0 +1,58 @@
+"""Several real processes over gloo, within a test."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from torch import distributed
+
+CONTEXT = multiprocessing.get_context("forkserver")
+
+
+def together(
+    work: Callable[..., object], folder: Path, *arguments: Any, n: int = 2, patience_s: float = 60
+) -> list[str]:
+    """What `work(*arguments)` gave in each of `n` processes, or its error: type and message.
+
+    Empty where it was killed. `patience_s` is how long one waits in a collective.
+    """
+    processes = [
+        CONTEXT.Process(target=_join, args=(work, folder, rank, n, patience_s, arguments))
+        for rank in range(n)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        assert process.exitcode is not None, "it hangs"
+    told = [folder / f"told-{rank}" for rank in range(n)]
+    return [path.read_text() if path.exists() else "" for path in told]
+
+
+def _join(
+    work: Callable[..., object],
+    folder: Path,
+    rank: int,
+    n: int,
+    patience_s: float,
+    arguments: tuple[Any, ...],
+) -> None:
+    os.environ |= {"GLOO_SOCKET_IFNAME": "lo", "RANK": str(rank), "LOCAL_RANK": str(rank)}
+    distributed.init_process_group(
+        "gloo",
+        init_method=f"file://{folder / 'meeting'}",
+        rank=rank,
+        world_size=n,
+        timeout=timedelta(seconds=patience_s),
+    )
+    try:
+        told = str(work(*arguments))
+    except Exception as error:
+        told = f"{type(error).__name__}: {error}"
+    (folder / f"told-{rank}").write_text(told)
+    distributed.destroy_process_group()
