@@ -199,15 +199,21 @@ class BatchNorm(_BatchNorm):
         x = input.float()
         over = [0, *range(2, x.dim())]
         shape = (1, -1, *[1] * (x.dim() - 2))
-        # In two passes: the difference of E[x^2] and E[x]^2 would lose what they have in common.
-        sums = total(torch.cat([x.sum(over), x.new_full((1,), x.numel() // x.shape[1])]))
-        count = sums[-1].detach()
-        mean = sums[:-1] / count
-        centred = x - mean.view(shape)
-        variance = total(centred.square().sum(over)) / count
+        # Each process's own mean and squares about it, put together by the formula of Chan et al.
+        # (1979): the difference of E[x^2] and E[x]^2 would lose what they have in common, and a
+        # second pass about the common mean would make all wait for each other twice.
+        n = x.numel() // x.shape[1]
+        own = x.mean(over)
+        squares = (x - own.view(shape)).square().sum(over)
+        means, squares, counts = whole(
+            torch.cat([own, squares, own.new_full((1,), n)])[None]
+        ).split([len(own), len(own), 1], dim=1)
+        count = counts.sum().detach()
+        mean = (counts * means).sum(0) / count
+        variance = (squares + counts * (means - mean).square()).sum(0) / count
         if self.track_running_stats and self.running_mean is not None:
             self._remember(mean.detach(), variance.detach() * count / (count - 1))
-        y = centred * torch.rsqrt(variance + self.eps).view(shape)
+        y = (x - mean.view(shape)) * torch.rsqrt(variance + self.eps).view(shape)
         if self.affine:
             y = y * self.weight.view(shape) + self.bias.view(shape)
         return y.to(input.dtype)

@@ -21,6 +21,7 @@ def twin(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if a second process had the same rows."""
     monkeypatch.setattr(parallel, "size", lambda: 2)
     monkeypatch.setattr(parallel, "total", lambda x: 2 * x)
+    monkeypatch.setattr(parallel, "whole", lambda x: torch.cat([x, x]))
 
 
 @pytest.mark.parametrize(("n", "size"), [(10, 3), (2, 5), (7, 7), (6, 2), (0, 2)])
