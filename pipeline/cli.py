@@ -262,16 +262,20 @@ def preset_show(name: str) -> None:
 
 @preset.command("use")
 @click.argument("name")
+@click.option("--all", "everything", is_flag=True, help="With default: every key, data too.")
 @click.option("--json", "as_json", is_flag=True, help="The changed keys, as JSON.")
-def preset_use(name: str, as_json: bool) -> None:
+def preset_use(name: str, everything: bool, as_json: bool) -> None:
     """Write a preset's keys into params.yaml; all else stays, comments too.
 
     What it leaves out of a recipe (model, loss, train) becomes that of dcgan, the plain one.
-    `gan preset use default` brings the shipped values back.
+    `gan preset use default` brings the shipped recipe back; with --all the shipped value of every
+    key, and then nothing of your own settings stays.
     """
     from pipeline import presets
 
-    changed = presets.use(name)
+    if everything and name != presets.DEFAULT:
+        raise click.UsageError(f"--all goes with {presets.DEFAULT}, which alone states every key")
+    changed = presets.use(name, everything=everything)
     if as_json:
         click.echo(json.dumps(changed, indent=2))
         return
