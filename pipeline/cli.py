@@ -90,11 +90,11 @@ def compare(first: str, others: tuple[str, ...], as_json: bool) -> None:
     from dataclasses import asdict
 
     from pipeline import compare as comparing
-    from pipeline.config import load_params
+    from pipeline.config import load_tracking
     from pipeline.tracking.evaluations import resolve
 
     names = [first, *others]
-    evaluated = resolve(names, load_params().tracking.experiment)
+    evaluated = resolve(names, load_tracking().experiment)
     letters = [comparing.letter(i) for i in range(len(names))]
     comparisons = [
         comparing.compare(evaluated[0], one, letters=(letters[0], letter))
@@ -439,7 +439,19 @@ for command in commands.COMMANDS:
 
 def main() -> None:
     logs.setup()
-    errors.run(gan)
+    errors.run(_run)
+
+
+def _run() -> None:
+    """click's own way of ending, but for Ctrl-C, which ends as anywhere else here."""
+    try:
+        code = gan.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except click.Abort:
+        raise KeyboardInterrupt from None
+    sys.exit(code)
 
 
 if __name__ == "__main__":
