@@ -15,6 +15,8 @@ _WAYS_OUT = {
     errno.EDQUOT: "the disk quota is used up: free some space and run the same command again",
     errno.EACCES: "permission denied: make it readable and writable for you (chmod, chown)",
     errno.EPERM: "permission denied: make it readable and writable for you (chmod, chown)",
+    errno.EEXIST: "it is in the way of a folder: move it away or name another",
+    errno.ENOTDIR: "a file is where a folder should be: move it away or name another",
     errno.EROFS: "the file system is read-only: work in a folder that you may write to",
 }
 
