@@ -59,6 +59,8 @@ def sync(as_json: bool) -> None:
     from pipeline.tracking import store
     from pipeline.tracking.deliver import sync as deliver_all
 
+    if not paths.PARAMS.is_file():
+        raise errors.ConfigError(f"{paths.PARAMS} is missing: run this in the project's folder")
     summary = deliver_all()
     if as_json:
         click.echo(json.dumps({**vars(summary), "store": store.shown_uri()}, indent=2))

@@ -50,6 +50,7 @@ def run(main: Callable[[], None]) -> None:
     Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted.
     """
     try:
+        _no_arguments()
         main()
     except UserError as error:
         _stop(str(error), error.exit_code)
@@ -65,6 +66,18 @@ def run(main: Callable[[], None]) -> None:
         _stop("out of memory: lower train.batch_size, evaluate.batch_size or model.width", 1)
     except KeyboardInterrupt:
         _stop("interrupted; the same command continues where it stopped", 130)
+
+
+def _no_arguments() -> None:
+    """Of a stage, whose settings are in params.yaml, `--help` says what it does."""
+    entry = sys.modules["__main__"]
+    spec = getattr(entry, "__spec__", None)
+    if spec is None or not spec.name.startswith("pipeline.stages.") or len(sys.argv) < 2:
+        return
+    if sys.argv[1] not in ("-h", "--help"):
+        raise ConfigError(f"{spec.name} takes no arguments: params.yaml has its settings")
+    print(f"{(entry.__doc__ or spec.name).strip()}\n\nIts settings are in params.yaml.")
+    raise SystemExit(0)
 
 
 def _stop(message: str, code: int) -> None:

@@ -21,8 +21,13 @@ RECIPE = ("model", "loss", "train")  # sections that a preset sets as a whole
 
 
 def names(folder: Path = paths.PRESETS) -> dict[str, str]:
-    """Every preset with its description, the first comment of its file."""
+    """Every preset with its description, the first comment of its file.
+
+    Raises ConfigError where there are none.
+    """
     found = sorted(folder.glob("*.yaml"))
+    if not found:
+        raise ConfigError(f"{folder} has no presets: run this in the project's folder")
     return {path.stem: _description(path) for path in found}
 
 
@@ -31,8 +36,6 @@ def text(name: str, folder: Path = paths.PRESETS) -> str:
     path = folder / f"{name}.yaml"
     if not path.is_file():
         known = list(names(folder))
-        if not known:
-            raise ConfigError(f"{folder} has no presets: run this in the project's folder")
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f"; did you mean {close[0]}?" if close else "."
         raise ConfigError(f"unknown preset {name!r}{hint} There are {', '.join(known)}")

@@ -1,6 +1,7 @@
 """The command line on the repository itself."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -99,3 +100,22 @@ def test_the_section_tracking_is_checked_by_itself(tmp_path: Path) -> None:
     path.write_text("seed: 0\n")
     with pytest.raises(ConfigError, match=r"tracking\.experiment is missing"):
         config.load_tracking(path)
+
+
+@pytest.mark.parametrize("arguments", [["sync"], ["preset", "list"]])
+def test_outside_the_project_one_is_sent_there(
+    arguments: list[str], tmp_path, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert ends(monkeypatch, *arguments) == 2
+    assert "run this in the project's folder" in capsys.readouterr().err
+
+
+def test_make_alone_says_what_there_is_and_installs_nothing() -> None:
+    dry = ["make", "--dry-run", "--no-print-directory"]
+    told = [
+        subprocess.run([*dry, *goal], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        for goal in ([], ["help"])
+    ]
+    assert told[0] == told[1]
+    assert "pip" not in told[0]
