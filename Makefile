@@ -1,3 +1,4 @@
+# make help       these lines
 # make repro      the whole pipeline on the embedded default, then where to look
 # make test       the fast tests                 make test-slow   the slow ones
 # make lint       format, lint and types         make install     the environment only
@@ -10,7 +11,10 @@ STAMP  := $(VENV)/.installed
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: repro install test test-slow lint clean
+.PHONY: help repro install test test-slow lint clean
+
+help: # the first target: what `make` alone does
+	@sed -n '/^# make/s/^# //p' $(firstword $(MAKEFILE_LIST))
 
 repro: $(STAMP)
 	@gan doctor --quick

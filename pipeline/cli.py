@@ -59,6 +59,8 @@ def sync(as_json: bool) -> None:
     from pipeline.tracking import store
     from pipeline.tracking.deliver import sync as deliver_all
 
+    if not paths.PARAMS.is_file():
+        raise errors.ConfigError(f"{paths.PARAMS} is missing: run this in the project's folder")
     summary = deliver_all()
     if as_json:
         click.echo(json.dumps({**vars(summary), "store": store.shown_uri()}, indent=2))
@@ -90,11 +92,11 @@ def compare(first: str, others: tuple[str, ...], as_json: bool) -> None:
     from dataclasses import asdict
 
     from pipeline import compare as comparing
-    from pipeline.config import load_params
+    from pipeline.config import load_tracking
     from pipeline.tracking.evaluations import resolve
 
     names = [first, *others]
-    evaluated = resolve(names, load_params().tracking.experiment)
+    evaluated = resolve(names, load_tracking().experiment)
     letters = [comparing.letter(i) for i in range(len(names))]
     comparisons = [
         comparing.compare(evaluated[0], one, letters=(letters[0], letter))
@@ -113,14 +115,17 @@ def compare(first: str, others: tuple[str, ...], as_json: bool) -> None:
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
 def ui(host: str, port: int) -> None:
     """Serve the runs in MLflow's UI, after a sync, and say where to look."""
-    from pipeline.config import load_params
+    from pipeline import ports
+    from pipeline.config import load_tracking
     from pipeline.tracking import store, views
     from pipeline.tracking.deliver import reach
     from pipeline.tracking.deliver import sync as deliver_all
 
+    experiment, remote = load_tracking().experiment, store.uri().startswith("http")
+    if not remote:
+        ports.listen(host, port).close()  # a taken one is told before any address is
     deliver_all()
-    _, experiment_id = reach(load_params().tracking.experiment)
-    remote = store.uri().startswith("http")
+    _, experiment_id = reach(experiment)
     server = store.shown_uri().rstrip("/") if remote else f"http://{host}:{port}"
     click.echo(f"figures            {server}/{views.address(experiment_id)}")
     click.echo(f"curves, samples    {server}/{views.address(experiment_id, charts=True)}")
@@ -165,7 +170,7 @@ def ui(host: str, port: int) -> None:
     default=Path("samples"),
     type=click.Path(path_type=Path),
     show_default=True,
-    help="A folder; NAME.zip: an archive of all; with --grid also NAME.png.",
+    help="A folder; NAME.zip: an archive of all; with --grid also NAME.png; points: NAME.csv.",
 )
 def sample(
     n: int,
@@ -185,13 +190,16 @@ def sample(
     of all lies beside them and in the run. --reject needs the discriminator that the training kept
     beside the generator, and the prepared data, by whose val split it is calibrated.
     """
+    from pipeline import outputs
     from pipeline.registry import credentials, samples
 
     archive = out.suffix == samples.ARCHIVE
+    alone = samples.is_file(out, as_grid=as_grid)
     if archive and as_grid:
         raise click.UsageError("give --grid or an archive, not both")
     if c2pa and not (archive or as_grid):
         raise click.UsageError("--c2pa signs a --grid or an archive (--out NAME.zip)")
+    samples.check_out(out, as_grid=as_grid)
     signing = credentials.Signing(*c2pa) if c2pa else None
     if signing is not None:
         credentials.check(signing)
@@ -211,14 +219,18 @@ def sample(
         )
         if share is not None:
             click.echo(f"{share:.1%} of the samples drawn were accepted", err=True)
-    if batch.samples.ndim == 2:
-        if archive or signing is not None:
-            raise click.UsageError("points are neither signed nor put into an archive")
-        path = out / f"seed{seed}.{'png' if as_grid else 'csv'}"
+    points = batch.samples.ndim == 2
+    if points and (archive or signing is not None):
+        raise click.UsageError("points are neither signed nor put into an archive")
+    if not points and out.suffix == samples.TABLE:
+        raise click.UsageError("images are no table: give --out a folder or NAME.zip")
+    outputs.make_folder(out.parent if alone else out)
+    if points:
+        path = out if alone else out / f"seed{seed}.{'png' if as_grid else 'csv'}"
         _write_points(path, batch.samples)
     else:
         path = samples.write(batch, out, as_grid=as_grid, signing=signing)
-    click.echo(f"{n} {'points' if batch.samples.ndim == 2 else 'images'} in {path}")
+    click.echo(f"{n} {'points' if points else 'images'} in {path}")
 
 
 def _write_points(path: Path, points: np.ndarray) -> None:
@@ -262,16 +274,20 @@ def preset_show(name: str) -> None:
 
 @preset.command("use")
 @click.argument("name")
+@click.option("--all", "everything", is_flag=True, help="With default: every key, data too.")
 @click.option("--json", "as_json", is_flag=True, help="The changed keys, as JSON.")
-def preset_use(name: str, as_json: bool) -> None:
+def preset_use(name: str, everything: bool, as_json: bool) -> None:
     """Write a preset's keys into params.yaml; all else stays, comments too.
 
     What it leaves out of a recipe (model, loss, train) becomes that of dcgan, the plain one.
-    `gan preset use default` brings the shipped values back.
+    `gan preset use default` brings the shipped recipe back; with --all the shipped value of every
+    key, and then nothing of your own settings stays.
     """
     from pipeline import presets
 
-    changed = presets.use(name)
+    if everything and name != presets.DEFAULT:
+        raise click.UsageError(f"--all goes with {presets.DEFAULT}, which alone states every key")
+    changed = presets.use(name, everything=everything)
     if as_json:
         click.echo(json.dumps(changed, indent=2))
         return
@@ -399,9 +415,11 @@ def benchmark(
     It works in .cache/benchmarks and touches neither params.yaml nor any out. Seeds that are done
     are kept: the same command goes on where it was stopped.
     """
-    from pipeline import files
+    from pipeline import files, outputs
     from pipeline.benchmark import published, runs, tables
 
+    if out is not None:
+        outputs.check_folder(out)
     protocol = published.PROTOCOLS[name]
     chosen = protocol.full if full else protocol.preset
     values = runs.settings(chosen, changes)
@@ -410,6 +428,7 @@ def benchmark(
     label = ", ".join([f"preset {chosen}", *changes])
     told = tables.summary(name, label, protocol, values, results)
     out = out or folder
+    outputs.make_folder(out)
     files.write_json(out / f"{name}.json", told)
     files.write_bytes(out / f"{name}.md", tables.markdown(told).encode())
     tables.picture(results, folder / "results", out / f"{name}.png")
@@ -435,7 +454,19 @@ for command in commands.COMMANDS:
 
 def main() -> None:
     logs.setup()
-    errors.run(gan)
+    errors.run(_run)
+
+
+def _run() -> None:
+    """click's own way of ending, but for Ctrl-C, which ends as anywhere else here."""
+    try:
+        code = gan.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except click.Abort:
+        raise KeyboardInterrupt from None
+    sys.exit(code)
 
 
 if __name__ == "__main__":

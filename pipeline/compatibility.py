@@ -43,8 +43,9 @@ def _of_data(params: Params) -> Iterator[str]:
     if params.data.source in POINTS and params.model.name not in POINT_NETWORKS:
         yield (
             f"model.name: {params.model.name} makes images, and data.source {params.data.source} "
-            f"has points; choose from {list(POINT_NETWORKS)} (`gan preset use "
-            f"{params.data.source}` sets all that goes with it)"
+            f"has points; for images set data.source first (`gan preset use default --all` brings "
+            f"all shipped values back), for points choose from {list(POINT_NETWORKS)} "
+            f"(`gan preset use {params.data.source}` sets all that goes with it)"
         )
     if params.data.source not in POINTS and params.model.name in POINT_NETWORKS:
         yield (

@@ -553,6 +553,18 @@ def load_params(path: Path = paths.PARAMS) -> Params:
     return check(read_yaml(path), path)
 
 
+def load_tracking(path: Path = paths.PARAMS) -> Tracking:
+    """Section `tracking` alone: what only reads the store needs no recipe that is valid.
+
+    Raises ConfigError as `load_params` does.
+    """
+    try:
+        return Tracking.model_validate(read_yaml(path).get("tracking", {}))
+    except ValidationError as error:
+        lines = [_explain(problem, "tracking") for problem in error.errors()]
+        raise ConfigError(f"{path}: " + "\n  ".join(lines)) from None
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """The file as plain dictionaries. Raises ConfigError where it is missing or no YAML mapping."""
     from ruamel.yaml import YAML
@@ -604,8 +616,9 @@ def searched_keys() -> list[str]:
     ]
 
 
-def _explain(problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"] if not str(part).startswith("function-"))
+def _explain(problem: Any, *section: str) -> str:
+    loc = (*section, *problem["loc"])
+    key = ".".join(str(part) for part in loc if not str(part).startswith("function-"))
     kind, value = problem["type"], problem["input"]
     if kind == "extra_forbidden":
         return f"unknown key {key}{_nearest(key)}"

@@ -15,6 +15,8 @@ _WAYS_OUT = {
     errno.EDQUOT: "the disk quota is used up: free some space and run the same command again",
     errno.EACCES: "permission denied: make it readable and writable for you (chmod, chown)",
     errno.EPERM: "permission denied: make it readable and writable for you (chmod, chown)",
+    errno.EEXIST: "it is in the way of a folder: move it away or name another",
+    errno.ENOTDIR: "a file is where a folder should be: move it away or name another",
     errno.EROFS: "the file system is read-only: work in a folder that you may write to",
 }
 
@@ -61,6 +63,7 @@ def run(main: Callable[[], None], tell: Callable[[str, BaseException], None] = s
     Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted.
     """
     try:
+        _no_arguments()
         main()
     except (Exception, KeyboardInterrupt) as error:
         message, code = _message_and_code(error)
@@ -68,6 +71,18 @@ def run(main: Callable[[], None], tell: Callable[[str, BaseException], None] = s
             raise
         tell(message, error)
         raise SystemExit(code) from None
+
+
+def _no_arguments() -> None:
+    """Of a stage, whose settings are in params.yaml, `--help` says what it does."""
+    entry = sys.modules["__main__"]
+    spec = getattr(entry, "__spec__", None)
+    if spec is None or not spec.name.startswith("pipeline.stages.") or len(sys.argv) < 2:
+        return
+    if sys.argv[1] not in ("-h", "--help"):
+        raise ConfigError(f"{spec.name} takes no arguments: params.yaml has its settings")
+    print(f"{(entry.__doc__ or spec.name).strip()}\n\nIts settings are in params.yaml.")
+    raise SystemExit(0)
 
 
 def _message_and_code(error: BaseException) -> tuple[str | None, int]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from dvc.utils.hydra import apply_overrides
 
 from pipeline import config, lineage, presets
 from pipeline.cli import gan
@@ -21,6 +22,10 @@ NAMES = list(presets.names(FOLDER))
 @pytest.fixture
 def params(tmp_path: Path) -> Path:
     return Path(shutil.copy(ROOT / "params.yaml", tmp_path))
+
+
+def comments(path: Path) -> list[str]:
+    return re.findall("#.*", path.read_text())
 
 
 def test_the_default_is_the_shipped_file() -> None:
@@ -62,8 +67,62 @@ def test_using_a_preset_keeps_comments_and_other_keys(name: str, params: Path) -
     before = [line.partition("#")[2] for line in params.read_text().splitlines()]
     presets.use(name, params, FOLDER)
     assert [line.partition("#")[2] for line in params.read_text().splitlines()] == before
-    if name != "default":
-        assert config.load_params(params).tracking.experiment == "mine"
+    assert config.load_params(params).tracking.experiment == "mine"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_preset_is_used_on_what_dvc_wrote(name: str, params: Path) -> None:
+    """`dvc exp run -S` writes lists below their comments, which must not come before them."""
+    apply_overrides(params, ["train.lr_g=1e-3", "train.device=cpu"])
+    assert "\n  - rotation\n" in params.read_text()
+    before = comments(params)
+    presets.use(name, params, FOLDER)
+    assert comments(params) == before
+    params_now = config.load_params(params)
+    assert params_now.train.device == "cpu"
+    assert params_now.train.augment == presets.overlay(name, FOLDER)["train"]["augment"]
+
+
+def test_what_stood_below_a_replaced_list_stays(tmp_path: Path) -> None:
+    shipped = (ROOT / "params.yaml").read_text()
+    lists = "  augment:\n  # of all\n  - flip  # mirrored\n  # tried: crop\n\n  augment_p:"
+    path = tmp_path / "params.yaml"
+    path.write_text(re.sub(r"  augment: .*\n  augment_p:", lists, shipped))
+    presets.write({"train": {"augment": [], "augment_p": 1.0}}, path)
+    assert "  augment: []\n  # of all\n  # tried: crop\n\n  augment_p:" in path.read_text()
+    presets.write({"train": {"augment": ["crop", "flip"]}}, path)
+    assert "  augment: [crop, flip]\n  # of all\n" in path.read_text()
+
+
+def test_what_would_not_say_what_was_meant_is_not_written(params: Path, monkeypatch) -> None:
+    """The text is read again, whatever the library made of it."""
+    apply_overrides(params, ["train.lr_g=1e-3"])
+    before = params.read_text()
+    monkeypatch.setattr(presets, "_put", lambda mapping, key, value: mapping.update({key: value}))
+    with pytest.raises(ConfigError, match=r"as it was.*git checkout params\.yaml"):
+        presets.use("dcgan", params, FOLDER)
+    assert params.read_text() == before
+    assert [path.name for path in params.parent.iterdir()] == ["params.yaml"]
+
+
+def test_the_default_is_a_recipe_and_all_of_it_an_explicit_wish(params: Path) -> None:
+    own = {"data": {"name": "mine"}, "train": {"device": "cpu"}, "tune": {"trials": 7}}
+    presets.write(own, params)
+    presets.use("hinge", params, FOLDER)
+    presets.use("default", params, FOLDER)
+    shipped = config.read_yaml(ROOT / "params.yaml")
+    assert config.read_yaml(params) == presets.merged(shipped, own)
+    presets.use("default", params, FOLDER, everything=True)
+    assert config.read_yaml(params) == shipped
+
+
+def test_the_way_from_points_to_images_is_named(params: Path) -> None:
+    presets.use("ring", params, FOLDER)
+    for name in ("hinge", "default"):
+        with pytest.raises(ConfigError, match=r"set data\.source first .*use default --all`"):
+            presets.use(name, params, FOLDER)
+    params.write_text(params.read_text().replace("source: ring", "source: mnist5k"))
+    presets.use("hinge", params, FOLDER)
 
 
 def test_the_default_brings_the_shipped_file_back_to_the_letter(params: Path) -> None:
@@ -71,9 +130,9 @@ def test_the_default_brings_the_shipped_file_back_to_the_letter(params: Path) ->
     changed = presets.use("ring", params, FOLDER)
     assert "data.source: mnist5k -> ring" in changed
     assert params.read_text() != shipped
-    presets.use("default", params, FOLDER)
+    presets.use("default", params, FOLDER, everything=True)
     assert params.read_text() == shipped
-    assert presets.use("default", params, FOLDER) == []
+    assert presets.use("default", params, FOLDER, everything=True) == []
 
 
 def test_an_invalid_result_leaves_the_file_as_it_was(params: Path, tmp_path: Path) -> None:
@@ -123,6 +182,10 @@ def test_the_command_line_lists_shows_and_uses(params: Path, monkeypatch) -> Non
     assert config.load_params().data.source == "ring"
     again = run.invoke(gan, ["preset", "use", "ring"]).output
     assert again == "params.yaml has all of ring already\n"
+    refused = run.invoke(gan, ["preset", "use", "ring", "--all"])
+    assert (refused.exit_code, "--all goes with default" in refused.output) == (2, True)
+    assert run.invoke(gan, ["preset", "use", "default", "--all"]).exit_code == 0
+    assert config.load_params().data.source == "mnist5k"
 
 
 @pytest.mark.parametrize("path", sorted((FOLDER / "failing").glob("*.yaml")), ids=lambda p: p.stem)
@@ -130,5 +193,5 @@ def test_failing_presets_are_valid_settings_too(path: Path, params: Path) -> Non
     """They fail in training, not before it; and the default brings all of it back."""
     before = params.read_text()
     assert presets.use(f"failing/{path.stem}", params, FOLDER)
-    presets.use("default", params, FOLDER)
+    presets.use("default", params, FOLDER, everything=True)
     assert params.read_text() == before

@@ -183,9 +183,11 @@ def export(model: str, formats: tuple[str, ...], out: Path, as_json: bool) -> No
     """
     if not formats:
         raise click.UsageError("give --onnx, --torchscript or --torch-export")
+    from pipeline import outputs
     from pipeline.registry import export as exporting
     from pipeline.tracking import models
 
+    outputs.check_folder(out)
     source = models.fetch(model, tag="--model") if model.startswith("models:/") else Path(model)
     results = [
         exporting.export(source, out / f"generator{exporting.SUFFIXES[name]}", name)

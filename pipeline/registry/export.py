@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline import files
+from pipeline import files, outputs
 from pipeline.errors import UserError
 from pipeline.networks.build import generator_from, load_generator
-from pipeline.registry import package
+from pipeline.registry import package, trained
 from pipeline.sampling import class_labels, generate, latents
 
 TOLERANCE = 1e-4  # of values in [-1, 1]; a gray level is 8e-3
@@ -41,8 +41,9 @@ class Exported:
 def load(source: Path) -> tuple[nn.Module, dict[str, Any], str]:
     """Generator, configuration and weights' hash of a training's folder (its best) or a package.
 
-    Raises UserError where the network here is no longer that of the package.
+    Raises UserError where it is neither, or the network here is no longer that of the package.
     """
+    trained.check(source, ("config.json", "best.safetensors"), (package.CONFIG, package.WEIGHTS))
     if (source / "config.json").is_file():
         generator, config = load_generator(source, which="best")
         return generator, config, config["weights"]["best"]
@@ -73,7 +74,7 @@ def export(source: Path, path: Path, format: str) -> Exported:
     generator, config, weights = load(source)
     wrapped = _Plain(generator, bool(config["n_classes"])).eval()
     write, run = FORMATS[format]
-    path.parent.mkdir(parents=True, exist_ok=True)
+    outputs.make_folder(path.parent)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         try:

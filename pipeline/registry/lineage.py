@@ -14,7 +14,7 @@ from pipeline.tracking.record import DIFF, PARAMS
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
-    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
     from mlflow.tracking import MlflowClient
 
 PARAMS_FILE = f"config/{PARAMS}"
@@ -96,7 +96,22 @@ def version_at(client: MlflowClient, uri: str) -> ModelVersion:
             return client.get_model_version(name, version)
         return client.get_model_version_by_alias(name, alias)
     except MlflowException as error:
-        raise UserError(f"{uri}: {error.message}") from None
+        aliases = registered(client, name).aliases
+        known = f"has the aliases {', '.join(sorted(aliases))}" if aliases else "has no alias yet"
+        told = str(error.message).rstrip(".")
+        raise UserError(f"{uri}: {told}; {name} {known}, and gan ui shows its versions") from None
+
+
+def registered(client: MlflowClient, name: str) -> RegisteredModel:
+    """Raises UserError where no model has that name."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise UserError(f"{name}: {error.message}") from None
+        raise UserError(f"{name} is not registered yet: gan promote registers a model") from None
 
 
 def versions_of(client: MlflowClient, name: str) -> list[str]:

@@ -19,7 +19,7 @@ from pipeline.config import Params
 from pipeline.datasets import prepared
 from pipeline.errors import UserError
 from pipeline.evaluated import Evaluated
-from pipeline.registry import aliases, fresh, gate, package
+from pipeline.registry import aliases, fresh, gate, lineage, package
 from pipeline.tracking import deliver, evaluations, locks, models
 from pipeline.tracking.record import RECORD, RunRecord
 from pipeline.training.devices import pick_device
@@ -103,7 +103,7 @@ def rollback(params: Params) -> Outcome:
     name = params.model_name
     client = ready(params)
     with aliases.exclusive(name):
-        _registered(client, name)
+        lineage.registered(client, name)
         repaired = aliases.repair(client, name)
         before, now = aliases.go_back(client, name)
         stamp = f"{_now()} by {_who()}"
@@ -353,15 +353,6 @@ def _shown(entry: dict[str, float | None]) -> str:
             f"({number('difference_low')} to {number('difference_high')})"
         )
     return text
-
-
-def _registered(client: MlflowClient, name: str) -> None:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        client.get_registered_model(name)
-    except MlflowException:
-        raise UserError(f"{name} is not registered yet: gan promote registers a model") from None
 
 
 def _now() -> str:

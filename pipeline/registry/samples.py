@@ -7,6 +7,8 @@ that an image is known even where its metadata was stripped.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import logging
 import shutil
 import tempfile
@@ -18,9 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import files, grids
+from pipeline import files, grids, outputs
+from pipeline.errors import UserError
 from pipeline.networks.build import load_generator
-from pipeline.registry import credentials, fresh, package, provenance
+from pipeline.registry import credentials, fresh, package, provenance, trained
 from pipeline.registry.provenance import Origin
 from pipeline.sampling import requested_labels, sample_images
 from pipeline.tracking import deliver, models, runs, store
@@ -31,7 +34,7 @@ MANIFEST = "manifest.json"
 FOLDER = "samples"  # the artifact folder of a run's manifests
 TAG = "has_samples"
 COLUMNS = 10
-ARCHIVE = ".zip"
+ARCHIVE, TABLE = ".zip", ".csv"
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,11 @@ def of_folder(
     truncation: float = 1.0,
     reject: bool = False,
 ) -> tuple[Batch, float | None]:
-    """Samples of a training's generator, and the share that D accepted where it chose."""
+    """Samples of a training's generator, and the share that D accepted where it chose.
+
+    Raises UserError where the folder holds none.
+    """
+    trained.check(folder, ("config.json", f"{which}.safetensors"))
     generator, config = load_generator(folder, which=which)
     labels = requested_labels(n, config["n_classes"], config["class_names"], label)
     share = None
@@ -91,10 +98,10 @@ def of_model(
     labelling: str = "turn",
 ) -> Batch:
     """Samples of a registered model, by its package in a process of its own."""
-    from pipeline.config import load_params
+    from pipeline.config import load_tracking
     from pipeline.registry.lineage import version_at
 
-    client, _ = deliver.reach(load_params().tracking.experiment)
+    client, _ = deliver.reach(load_tracking().experiment)
     version = version_at(client, uri)
     folder = models.fetch(f"models:/{version.name}/{version.version}", tag=uri)
     config = package.read_config(folder)
@@ -117,6 +124,28 @@ def of_model(
     return Batch(samples, origin, config["train_key"])
 
 
+def is_file(out: Path, *, as_grid: bool) -> bool:
+    """Whether all goes into the one file `out`, and not into a folder of that name."""
+    return out.suffix == ".png" if as_grid else out.suffix in (ARCHIVE, TABLE)
+
+
+def check_out(out: Path, *, as_grid: bool) -> None:
+    """Raises UserError where `out` cannot be written, or a folder would have an image's name."""
+    from PIL import Image
+
+    if is_file(out, as_grid=as_grid):
+        outputs.check_file(out)
+        return
+    if not out.is_dir() and out.suffix.lower() in Image.registered_extensions():
+        raise UserError(
+            f"--out {out}: a grid is a PNG; name it NAME.png, or give a folder"
+            if as_grid
+            else f"--out {out}: one picture of all takes --grid and NAME.png; else give a folder "
+            "or NAME.zip"
+        )
+    outputs.check_folder(out)
+
+
 def write(
     batch: Batch, out: Path, *, as_grid: bool, signing: credentials.Signing | None = None
 ) -> Path:
@@ -124,10 +153,11 @@ def write(
 
     A grid goes to `out` where that is a .png file, else to grid.png in it. Where `out` is a .zip
     file, the images and the manifest are in it. Grids and archives are signed where `signing` says
-    with what.
+    with what. In a folder the manifest keeps what it says of other images there.
     """
     samples = batch.samples
-    entries = []
+    entries: list[dict[str, Any]] = []
+    others: list[dict[str, Any]] = []
     if out.suffix == ARCHIVE:
         return _write_archive(batch, out, signing)
     if as_grid:
@@ -140,12 +170,38 @@ def write(
         manifest = path.with_suffix(".json")
     else:
         path = out
+        names = {_name(origin) for origin in _origins(batch)}
+        others = _others(out / MANIFEST, names)
         for image, origin in zip(samples, _origins(batch), strict=True):
             entries.append(_write(out / _name(origin), image, origin))
         manifest = out / MANIFEST
-    files.write_json(manifest, _manifest(batch, entries))
-    _log(manifest, batch)
+    told = _manifest(batch, entries)
+    files.write_json(manifest, {**told, "earlier": others} if others else told)
+    _log(told, manifest, batch)
     return path
+
+
+def _others(manifest: Path, names: set[str]) -> list[dict[str, Any]]:
+    """The manifests of earlier batches in the same folder, of files that are there and stay.
+
+    Raises UserError where the file is none of ours.
+    """
+    if not manifest.exists():
+        return []
+    try:
+        last = files.read_json(manifest)
+        batches = [last, *last.pop("earlier", [])]
+        for batch in batches:
+            batch["files"] = [
+                entry
+                for entry in batch["files"]
+                if entry["name"] not in names and (manifest.parent / entry["name"]).is_file()
+            ]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise UserError(
+            f"{manifest} is no manifest of samples and would be lost: give --out another folder"
+        ) from None
+    return [batch for batch in batches if batch["files"]]
 
 
 def _write_archive(batch: Batch, out: Path, signing: credentials.Signing | None) -> Path:
@@ -156,7 +212,8 @@ def _write_archive(batch: Batch, out: Path, signing: credentials.Signing | None)
             _write(inner / _name(origin), image, origin)
             for image, origin in zip(batch.samples, _origins(batch), strict=True)
         ]
-        files.write_json(inner / MANIFEST, _manifest(batch, entries))
+        told = _manifest(batch, entries)
+        files.write_json(inner / MANIFEST, told)
         out.parent.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(out, "w") as archive:  # PNGs are compressed
             for path in sorted(inner.iterdir()):
@@ -166,7 +223,7 @@ def _write_archive(batch: Batch, out: Path, signing: credentials.Signing | None)
         shutil.copyfile(inner / MANIFEST, manifest)
     if signing is not None:
         credentials.sign(out, signing, batch.origin)
-    _log(manifest, batch)
+    _log(told, manifest, batch)
     return out
 
 
@@ -200,18 +257,19 @@ def _write(
     }
 
 
-def _log(manifest: Path, batch: Batch) -> None:
-    """Log the manifest with the training's run; a warning where that cannot be."""
-    from pipeline.config import load_params
+def _log(told: dict[str, Any], manifest: Path, batch: Batch) -> None:
+    """Log the batch's manifest with the training's run; a warning where that cannot be."""
+    from pipeline.config import load_tracking
 
     try:
-        client, experiment_id = store.ready(load_params().tracking.experiment)
+        client, experiment_id = store.ready(load_tracking().experiment)
         run = runs.find(client, experiment_id, "train", batch.train_key)
         if run is None:
             log.warning("no run has this training, so %s is logged with none: gan sync", manifest)
             return
-        name = f"{files.file_hash(manifest)[:16]}.json"
-        client.log_text(run.info.run_id, manifest.read_text(encoding="utf-8"), f"{FOLDER}/{name}")
+        text = json.dumps(told, indent=2) + "\n"
+        name = f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+        client.log_text(run.info.run_id, text, f"{FOLDER}/{name}")
         client.set_tag(run.info.run_id, TAG, "true")
     except Exception as error:  # MLflow, requests, SQLAlchemy and storage clients raise their own
         log.warning(

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from pipeline import ports
 from pipeline.errors import UserError
 from pipeline.registry import fresh
 from pipeline.registry.lineage import version_at
@@ -33,7 +34,6 @@ APP = "mlflow.pyfunc.scoring_server.app:app"  # what `mlflow models serve` runs
 MODEL_PATH = "__pyfunc_model_path__"  # where that looks for the model
 SERVED_AS = "GAN_MODEL_VERSION"  # as in model_code
 READY = "Application startup complete"
-BACKLOG = 2048
 START_SECONDS = 300
 
 
@@ -50,7 +50,7 @@ def serve(client: MlflowClient, uri: str, *, host: str, port: int, workers: int)
     Raises UserError where there is no such version, the port is taken, or the model does not load.
     """
     version_at(client, uri)
-    with _listen(host, port) as door:
+    with ports.listen(host, port) as door:
         port = door.getsockname()[1]
         events: list[int] = []
         woken = threading.Event()
@@ -86,21 +86,6 @@ def curl(host: str, port: int) -> str:
     return (
         f"curl -s http://{host}:{port}/invocations -H 'Content-Type: application/json' -d '{body}'"
     )
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    door = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    # Connections inherit it. uvicorn takes the socket for a local one and would not set it, and a
-    # small answer would wait 40 ms for the client's acknowledgement.
-    door.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    try:
-        door.bind((host, port))
-        door.listen(BACKLOG)
-    except OSError as error:
-        door.close()
-        raise UserError(f"{host}:{port}: {error.strerror}; --port gives another") from None
-    return door
 
 
 def _start(client: MlflowClient, uri: str, door: socket.socket, workers: int) -> _Server:

@@ -221,4 +221,6 @@ def test_points_go_the_same_way(workspace: Workspace) -> None:
     assert len(lines) == 6
     workspace.run("gan", "sample", "-n", "50", "--grid", "--out", "points")
     assert (workspace.root / "points/seed0.png").is_file()
-    assert "data.source: ring -> mnist5k" in workspace.run("gan", "preset", "use", "default")
+    assert "data.source: ring -> mnist5k" in workspace.run(
+        "gan", "preset", "use", "default", "--all"
+    )

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.registry import aliases
+from pipeline.registry import aliases, lineage
 from pipeline.tracking import store
 
 NAME = "gan-x"
@@ -127,3 +127,15 @@ def test_one_promotion_at_a_time_here(tmp_path) -> None:
         aliases.exclusive(NAME),
     ):
         pass
+
+
+def test_a_version_that_is_not_there_is_told_with_the_way_out(client) -> None:
+    assert lineage.version_at(client, f"models:/{NAME}/4").version == 4
+    for uri in ("models:/gan-y@champion", "models:/gan-y/1"):
+        with pytest.raises(UserError, match="gan-y is not registered yet: gan promote registers"):
+            lineage.version_at(client, uri)
+    with pytest.raises(UserError, match=r"alias champion not found; gan-x has no alias yet, and"):
+        lineage.version_at(client, f"models:/{NAME}@champion")
+    client.set_registered_model_alias(NAME, aliases.CHAMPION, "1")
+    with pytest.raises(UserError, match="gan-x has the aliases champion, and gan ui shows"):
+        lineage.version_at(client, f"models:/{NAME}/9")
