@@ -258,7 +258,8 @@ def test_compare_prints_figures_and_what_they_mean(same: Path) -> None:
     assert "unpaired" not in output
 
     code, output = compare("b1c2", "b1c2")
-    assert "neither of A and B is shown to be better" in output
+    assert "A and B are the same, to the last digit of every figure" in output
+    assert "intervals are of 95%" not in output
 
 
 def test_compare_of_several_takes_the_first_as_baseline_and_speaks_json(same: Path) -> None:
@@ -280,9 +281,9 @@ def test_compare_refuses_other_protocols(two: Path) -> None:
 
 
 def test_compare_of_metrics_files_is_unpaired(same: Path) -> None:
-    for name in ("x", "y"):
+    for name, fd in (("x", 2.0), ("y", 3.0)):
         (same / name).mkdir()
-        shutil.copy(same / paths.METRICS, same / name)
+        files.write_json(same / name / "metrics.json", {"fd": fd})
         shutil.copy(same / paths.EVALUATION_REPORT / "protocol.json", same / name)
     code, output = compare("x/metrics.json", "y/metrics.json")
     assert code == 0
