@@ -112,8 +112,8 @@ def compare(a: Evaluated, b: Evaluated, *, letters: tuple[str, str] = ("A", "B")
     if beside:
         notes.insert(
             0,
-            f"of {', '.join(beside)} {letters[1]} - {letters[0]} lies beside its interval, which is "
-            "free of the bias of a finite sample that both figures have",
+            f"of {', '.join(beside)} {letters[1]} - {letters[0]} lies beside its interval, which "
+            "is free of the bias of a finite sample that both figures have",
         )
     if reason:
         notes.insert(
