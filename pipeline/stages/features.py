@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline import extractor, files, launch, logs, paths
+from pipeline import compatibility, extractor, files, launch, logs, paths
 from pipeline.config import STACKED, Features, load_params
 from pipeline.datasets import prepared
 from pipeline.progress import bar
@@ -25,6 +25,7 @@ def main() -> None:
     device = devices.pick_device(params.train.device)
     devices.keep_freed_memory()
     data = prepared.load()
+    compatibility.check_prepared(params, data)
     if data.points:
         model: extractor.AnyExtractor = extractor.Points(
             centres=data.manifest["centres"], sigma=data.manifest["sigma"]
