@@ -35,11 +35,11 @@ def check_prepared(params: Params, data: Prepared) -> None:
     """
     from pipeline.datasets.prepared import check_enough
 
+    if params.model.conditional and data.class_names is None:
+        raise UserError(without_labels(data.name))
     sizes = {name: int(split["n"]) for name, split in data.manifest["splits"].items()}
     for name in ("val", "test"):
         check_enough(sizes[name])
-    if params.model.conditional and data.class_names is None:
-        raise UserError(without_labels(data.name))
     # Points cost nothing, and a tiny set of them is one of the trainings that should fail.
     if not data.points and params.train.batch_size > sizes["train"]:
         raise UserError(

@@ -98,6 +98,18 @@ def alarm(events: Sequence[Mapping[str, str]]) -> str:
     return f"{told}; {'it has been silent since' if quiet else 'it sounded to the end'}."
 
 
+def blind(text: str) -> str:
+    """An alarm of its own: the extractor is near chance, as `text` says."""
+    return (
+        f"{sentence_case(text)}. Figures in its features say little, and no classes are counted: "
+        "raise features.epochs, or add images."
+    )
+
+
+def sentence_case(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
 def presence(
     logits: np.ndarray,
     class_names: list[str] | None,

@@ -46,6 +46,14 @@ def main() -> None:
         extractor.save(model, folder, facts)
         for name, array in found.items():
             np.save(folder / f"{name}.npy", array)
+        told = extractor.told(data, folder)
+    if told is not None and told.blind:
+        log.warning(
+            "%s. Figures in its features will say little, and no classes be counted: raise "
+            "features.epochs (%d), or add images",
+            told.text,
+            params.features.epochs,
+        )
 
 
 def _trained(
