@@ -10,7 +10,7 @@ import numpy as np
 # Mode collapse in the evaluation: the figure, the side on which it is alarming, the threshold.
 # Stricter than the alarm of a training, which must not end one that is not done yet.
 THRESHOLDS = {
-    "label_kl": (">", 0.1, "the classes are out of proportion"),
+    "label_kl": (">", 0.1, "classes, or groups of similar images, are out of proportion"),
     "ndb_jsd": (">", 0.05, "parts of the data are missing or made too often"),
     "selfnn_ratio": ("<", 0.5, "the samples resemble each other too much"),
 }
