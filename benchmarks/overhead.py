@@ -45,7 +45,9 @@ def clone(folder: Path) -> Path:
     """A clone of the repository's committed state, without its lock: every stage must run."""
     root = folder / "project"
     shell(f"git clone --quiet {Path.cwd()} {root}", folder)
-    shell("git rm --quiet --ignore-unmatch dvc.lock reports/metrics.json", root)
+    shell(
+        "git rm --quiet --ignore-unmatch dvc.lock reports/metrics.json reports/protocol.json", root
+    )
     shell("git -c user.name=b -c user.email=b@localhost commit --quiet --allow-empty -m b", root)
     return root
 

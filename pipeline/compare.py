@@ -7,7 +7,7 @@ and a family in `pairs.py` for an interval of its own.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -34,10 +34,11 @@ How = Literal["paired", "unpaired", ""]
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure of both. `difference` is B's less A's, with its 95% interval where there is one.
+    """One figure of both. `difference` is B's less A's.
 
-    Of `fd` the difference is free of the bias that both figures have, so it need not be exactly the
-    one between them; where it is unpaired, it is that of the intervals' middles.
+    `low` and `high` are its 95% interval, where there is one. That of `fd`, and of what is unpaired
+    where a figure's own interval is, is free of the bias of a finite sample that the figures have:
+    the difference need not lie in its middle, nor even within.
     """
 
     key: str
@@ -61,9 +62,12 @@ class Comparison:
     figures: list[Figure]
     paired: bool
     notes: list[str] = field(default_factory=list)
+    same: bool = False  # every figure, to the last digit
 
     def verdict(self) -> str:
         """One sentence on all figures."""
+        if self.same:
+            return f"{self.a} and {self.b} are the same, to the last digit of every figure"
         by = {
             side: [figure.key for figure in self.figures if figure.better == side]
             for side in (self.a, self.b)
@@ -89,6 +93,9 @@ def compare(a: Evaluated, b: Evaluated, *, letters: tuple[str, str] = ("A", "B")
             + "\n".join(lines)
             + "\nSet both alike in params.yaml and run dvc repro evaluate for each."
         )
+    if a.metrics == b.metrics:
+        same = [_same(key, a.metrics) for key in a.metrics if is_figure(key)]
+        return Comparison(*letters, same, not _why_unpaired(a, b), _notes(a, b, letters), same=True)
     reason = _why_unpaired(a, b)
     certain: dict[str, Difference] = {}
     if not reason:
@@ -100,7 +107,21 @@ def compare(a: Evaluated, b: Evaluated, *, letters: tuple[str, str] = ("A", "B")
         for key in a.metrics
         if key in b.metrics and is_figure(key)
     ]
-    return Comparison(*letters, figures, not reason, _notes(a, b, letters, reason))
+    notes = _notes(a, b, letters)
+    beside = [figure.key for figure in figures if _beside(figure)]
+    if beside:
+        notes.insert(
+            0,
+            f"of {', '.join(beside)} {letters[1]} - {letters[0]} lies beside its interval, which "
+            "is free of the bias of a finite sample that both figures have",
+        )
+    if reason:
+        notes.insert(
+            0,
+            f"unpaired ({reason}): intervals come from those of each side, and are wider than "
+            "those of a paired comparison",
+        )
+    return Comparison(*letters, figures, not reason, notes)
 
 
 def differences(a: dict[str, Any], b: dict[str, Any]) -> list[tuple[str, Any, Any]]:
@@ -128,7 +149,8 @@ def table(comparison: Comparison) -> Table:
     floors = any(figure.floor is not None for figure in comparison.figures)
     for name in (a, b, f"{b} - {a}", *(["floor"] if floors else [])):
         result.add_column(name, justify="right", no_wrap=True)
-    result.add_column("what it means" if comparison.paired else "what it means (unpaired)")
+    plain = comparison.paired or comparison.same
+    result.add_column("what it means" if plain else "what it means (unpaired)")
     for figure in comparison.figures:
         cells = [_number(figure.a), _number(figure.b), _number(figure.difference)]
         if floors:
@@ -154,7 +176,8 @@ def show(legend: list[tuple[str, str, Evaluated]], comparisons: list[Comparison]
         console.print(f"\n{escape(comparison.verdict())}.")
         for note in comparison.notes:
             console.print(f"- {escape(note)}")
-    console.print(f"- {CAUTION}")
+    if not all(comparison.same for comparison in comparisons):
+        console.print(f"- {CAUTION}")
 
 
 def _why_unpaired(a: Evaluated, b: Evaluated) -> str:
@@ -173,13 +196,8 @@ def _why_unpaired(a: Evaluated, b: Evaluated) -> str:
     return ""
 
 
-def _notes(a: Evaluated, b: Evaluated, letters: tuple[str, str], reason: str) -> list[str]:
+def _notes(a: Evaluated, b: Evaluated, letters: tuple[str, str]) -> list[str]:
     notes = []
-    if reason:
-        notes.append(
-            f"unpaired ({reason}): intervals come from those of each side, and are wider than "
-            "those of a paired comparison"
-        )
     old, new = (x.protocol.get("versions", {}) for x in (a, b))
     versions = [
         f"{name} {old.get(name, 'unknown')} ({letters[0]}), {new.get(name, 'unknown')} "
@@ -200,6 +218,18 @@ def _notes(a: Evaluated, b: Evaluated, letters: tuple[str, str], reason: str) ->
     return notes
 
 
+def _same(key: str, metrics: dict[str, float]) -> Figure:
+    value = metrics[key]
+    return Figure(key, value, value, 0.0, 0.0, 0.0, "", metrics.get(f"{key}_floor"), "the same")
+
+
+def _beside(figure: Figure) -> bool:
+    """Does the difference lie outside of its interval, by more than what is printed?"""
+    if figure.low is None or figure.high is None:
+        return False
+    return not figure.low <= float(f"{figure.difference:.3g}") <= figure.high
+
+
 def _figure(
     key: str,
     of_a: dict[str, float],
@@ -212,13 +242,15 @@ def _figure(
     if certain is None:
         certain = _unpaired(key, of_a, of_b)
         how = "unpaired" if certain else ""
-    difference = certain.delta if certain else b - a
+    if certain and key in SHARES:  # no two differ by more than 1
+        low, high = (float(np.clip(end, -1, 1)) for end in (certain.low, certain.high))
+        certain = replace(certain, low=low, high=high)
     meaning, better = _meaning(key, a, b, certain, letters)
     return Figure(
         key,
         a,
         b,
-        difference,
+        b - a,
         certain.low if certain else None,
         certain.high if certain else None,
         how,
@@ -229,7 +261,10 @@ def _figure(
 
 
 def _unpaired(key: str, of_a: dict[str, float], of_b: dict[str, float]) -> Difference | None:
-    """The difference by the intervals of both sides, as if they shared nothing: it is no less."""
+    """An interval by those of both sides, as if they shared nothing: it is no narrower.
+
+    It lies around the difference of their middles, which are free of the figures' bias.
+    """
     sides = []
     name = key.removesuffix("_rate")  # nearcopy_rate has nearcopy_ci_low
     for metrics in (of_a, of_b):
@@ -269,8 +304,7 @@ def _meaning(
     better = letters[1] if rises == (direction == "higher") else letters[0]
     size = sorted(abs(end) for end in (low, high))
     return (
-        f"{better} is better: {key} {direction} by {_number(abs(certain.delta))} "
-        f"({_number(size[0])} to {_number(size[1])})",
+        f"{better} is better: {key} {direction} by {_number(size[0])} to {_number(size[1])}",
         better,
     )
 
@@ -299,6 +333,14 @@ def _shown(value: Any) -> str:
     text = "absent" if value is None else str(value)
     return text if len(text) <= 16 else f"{text[:12]}..."
 
+
+# From 0 to 1.
+SHARES = frozenset(
+    (
+        *("precision", "recall", "coverage", "hq", "dup_rate", "confidence", "label_accuracy"),
+        *("cas", "nearcopy_rate", "nn_share", "mia_tpr1"),
+    )
+)
 
 # Which way is better; "one": the nearer to 1. Figures that are not named are shown, not judged.
 BETTER: dict[str, Direction] = {

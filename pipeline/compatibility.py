@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from pipeline.errors import UserError
+
 if TYPE_CHECKING:
     from pipeline.config import Params
+    from pipeline.datasets.prepared import Prepared
 
 POINTS = ("ring", "grid")  # sources of points in the plane
 POINT_NETWORKS = ("points", "pacgan")
@@ -25,13 +28,38 @@ def unfit(params: Params) -> Iterator[str]:
     yield from _of_recipe(params)
 
 
+def check_prepared(params: Params, data: Prepared) -> None:
+    """Raises UserError where the prepared data are too few, or the recipe does not go with them.
+
+    Found by the first stage that reads them, not after an extractor has been trained.
+    """
+    from pipeline.datasets.prepared import check_enough
+
+    if params.model.conditional and data.class_names is None:
+        raise UserError(without_labels(data.name))
+    sizes = {name: int(split["n"]) for name, split in data.manifest["splits"].items()}
+    for name in ("val", "test"):
+        check_enough(sizes[name])
+    # Points cost nothing, and a tiny set of them is one of the trainings that should fail.
+    if not data.points and params.train.batch_size > sizes["train"]:
+        raise UserError(
+            f"train.batch_size is {params.train.batch_size}, but the train split has only "
+            f"{sizes['train']} images: lower it, or add images"
+        )
+
+
+def without_labels(name: str) -> str:
+    """Why a conditional model cannot be trained on the data of that name."""
+    return (
+        f"model.conditional is true, but {name} has no labels: set it to false, or "
+        "`gan preset use dcgan`, a recipe that needs none"
+    )
+
+
 def _of_data(params: Params) -> Iterator[str]:
     """What the data do not go with."""
     if params.model.conditional and params.data.source in UNLABELLED:
-        yield (
-            f"model.conditional is true, but {params.data.source} has no labels; "
-            "set it to false, or `gan preset use dcgan`, a recipe that needs none"
-        )
+        yield without_labels(params.data.source)
     if params.loss.name in ("wgan", "wgan_gp") and params.model.spectral_norm:
         yield (
             f"model.spectral_norm: {params.loss.name} bounds D in its own way, and spectral "

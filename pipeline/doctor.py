@@ -61,6 +61,22 @@ def _data() -> tuple[str, str]:
     return "ok", f"{data.source}, {data.path}"
 
 
+def _prepared() -> tuple[str, str]:
+    if not (paths.PREPARED / "manifest.json").is_file():
+        return "ok", "nothing yet"
+    from pipeline import compatibility
+    from pipeline.datasets import prepared
+
+    params, data = config.load_params(), prepared.load()
+    if (data.name, data.manifest["source"]) != (params.data_name, params.data.source):
+        return "ok", f"{data.name}, which dvc repro will replace"
+    try:
+        compatibility.check_prepared(params, data)
+    except UserError as error:  # of params that have changed since, dvc repro prepares anew
+        return "warning", f"as prepared: {error}"
+    return "ok", f"{data.name}, digest {data.digest[:8]}"
+
+
 def _visible(folder: Path) -> bool:
     return any(not entry.name.startswith(".") for entry in folder.iterdir())
 
@@ -153,6 +169,7 @@ def _left_over() -> tuple[str, str]:
 
 CHECKS: dict[str, Callable[[], tuple[str, str]]] = {
     "data": _data,
+    "prepared": _prepared,
     "extractor": _extractor,
     "git": _git,
     "folder": _folder,
@@ -162,4 +179,4 @@ CHECKS: dict[str, Callable[[], tuple[str, str]]] = {
     "left over": _left_over,
 }
 SLOW = {"device", "mlflow"}
-BY_PARAMS = {"data", "extractor", "device", "mlflow"}
+BY_PARAMS = {"data", "prepared", "extractor", "device", "mlflow"}

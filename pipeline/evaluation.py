@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from pipeline.errors import UserError
+from pipeline.datasets.prepared import check_enough
 from pipeline.metrics import bins, frechet, kernel, mind, mixture, modes, neighbours, scores
 from pipeline.metrics.intervals import wilson
 
 NDB_BINS = 100
 # Groups that stand in for classes where there are no labels.
 UNLABELLED_GROUPS = 10
-FEWEST_REALS = 20
 MONITOR_NEIGHBOURS = 5
 # Images per feature from which bootstrap and fit know the bias of a finite sample. The debiased
 # interval held 97% at 4 images a feature, 71% at 2 and 1% at 1 (32 features, 80 draws each).
@@ -154,13 +153,9 @@ def build_reference(
     """Reference from reals' features (N, d) and logits (N, K).
 
     `class_counts` (K,) are those of the training labels; None: no labels. Raises UserError for
-    fewer than 20 reals.
+    fewer than `FEWEST_REALS`.
     """
-    if len(features) < FEWEST_REALS:
-        raise UserError(
-            f"samples cannot be judged by {len(features)} real images, only by {FEWEST_REALS} or "
-            "more: raise data.val_fraction and data.test_fraction, or add images"
-        )
+    check_enough(len(features))
     with single_threaded():
         if class_counts is None:
             centres = bins.fit(features, min(UNLABELLED_GROUPS, len(features)))

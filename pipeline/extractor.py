@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline import files, parallel, paths
+from pipeline.datasets.prepared import Prepared
 from pipeline.errors import UserError
+from pipeline.metrics.intervals import wilson
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +29,8 @@ WEIGHTS = "extractor.safetensors"
 CONFIG = "config.json"
 ROTATIONS = 4
 CHANNELS = 3  # of a stack
+# An extractor tells classes if it gets surely more than this share right of what chance leaves.
+LEAST_TOLD = 0.1
 
 
 class Extractor(nn.Module):
@@ -344,6 +349,63 @@ def accuracy(
         _, logits = extract(extractor, turned, device=device)
         hits.append((logits.argmax(axis=1) == k).mean())
     return float(np.mean(hits))
+
+
+@dataclass(frozen=True)
+class Told:
+    """How an extractor did its `task`, classes or rotation, on `n` held-out images.
+
+    `chance` is the share that its answers would get right were they dealt out at random.
+    """
+
+    task: str
+    accuracy: float
+    chance: float
+    n: int
+
+    @property
+    def blind(self) -> bool:
+        """Near chance: the accuracy's lower bound has no tenth of the way from there to all."""
+        low, _ = wilson(self.accuracy * self.n, self.n)
+        return low <= self.chance + LEAST_TOLD * (1 - self.chance)
+
+    @property
+    def text(self) -> str:
+        """What a blind one is: half a sentence."""
+        what = "classes" if self.task == "classes" else "rotations"
+        return (
+            f"the feature extractor cannot tell the {what}: it names {self.accuracy:.1%} of the "
+            f"held-out images right, and chance {self.chance:.1%}"
+        )
+
+
+def told(data: Prepared, folder: Path = paths.FEATURES) -> Told | None:
+    """How the extractor in `folder` did on the val split; None where there is nothing to tell."""
+    if data.points or data.n_classes == 1:
+        return None
+    val = data.split("val")
+    if val.labels is None:  # each image in all rotations, so that no answer has a favourite
+        return Told("rotation", load_config(folder)["val_accuracy"], 1 / ROTATIONS, len(val))
+    answers = np.load(Path(folder) / "val_logits.npy").argmax(axis=1)
+    given, right = (
+        np.bincount(x, minlength=data.n_classes) / len(val) for x in (answers, val.labels)
+    )
+    accuracy = float((answers == val.labels).mean())
+    return Told("classes", accuracy, float(given @ right), len(val))
+
+
+def as_seen(data: Prepared, folder: Path = paths.FEATURES) -> dict[str, Any]:
+    """The manifest of the data as the extractor in `folder` sees them.
+
+    To one that cannot tell the classes they are without labels: what it says of samples would be
+    taken for classes that are missing.
+    """
+    found = told(data, folder) if data.n_classes else None
+    if found is None or not found.blind:
+        return data.manifest
+    splits = data.manifest["splits"]
+    train = {**splits["train"], "class_counts": None}
+    return {**data.manifest, "splits": {**splits, "train": train}}
 
 
 def save(extractor: AnyExtractor, folder: Path, facts: dict[str, Any]) -> dict[str, Any]:

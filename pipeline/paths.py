@@ -23,6 +23,7 @@ PACKAGE = Path("models/package")
 TRAIN_REPORT = Path("reports/train")
 EVALUATION_REPORT = Path("reports/evaluation")
 METRICS = Path("reports/metrics.json")
+PROTOCOL = Path("reports/protocol.json")  # that of METRICS, in git beside it
 REPORT = Path("reports/index.html")
 
 

@@ -45,10 +45,9 @@ class Judge:
     device: torch.device
 
     @property
-    def class_counts(self) -> list[int] | None:
-        """Of the training images."""
-        counts: list[int] | None = self.data.manifest["splits"]["train"]["class_counts"]
-        return counts
+    def manifest(self) -> dict[str, Any]:
+        """The data as the extractor sees them: unlabelled where it cannot tell the classes."""
+        return extractor.as_seen(self.data)
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def see(images: np.ndarray, labels: np.ndarray | None, judge: Judge) -> Seen:
     reference = evaluation.build_reference(
         np.load(paths.FEATURES / "test.npy"),
         np.load(paths.FEATURES / "test_logits.npy"),
-        judge.class_counts,
+        judge.manifest["splits"]["train"]["class_counts"],
         evaluation.benchmark_of(data.manifest),
     )
     if judge.weights:
@@ -143,7 +142,7 @@ def score(
         space=space.fakes,
         space_real=space.reals,
         labels=labels,
-        data=data.manifest,
+        data=judge.manifest,
         eval_key=eval_key,
     )
     return Scored(metrics, samples, space.key, table)

@@ -83,8 +83,18 @@ def test_an_evaluation_does_not_differ_from_itself(good: Evaluated) -> None:
     for figure in comparison.figures:
         assert figure.difference == 0, figure.key
         assert figure.meaning == "the same", figure.key
-    assert comparison.verdict() == "neither of A and B is shown to be better"
+    assert comparison.verdict() == "A and B are the same, to the last digit of every figure"
     assert comparison.notes == []
+
+
+def test_one_evaluation_is_the_same_also_without_its_samples(good: Evaluated) -> None:
+    bare = dataclasses.replace(good, samples=None, missing="only its figures are there")
+    comparison = compare.compare(good, bare)
+    assert not comparison.paired
+    assert {figure.meaning for figure in comparison.figures} == {"the same"}
+    assert comparison.verdict().startswith("A and B are the same")
+    assert comparison.notes == []
+    assert "unpaired" not in text(comparison)
 
 
 def test_every_figure_of_an_evaluation_is_there_but_those_that_describe_others(
@@ -107,6 +117,8 @@ def test_a_worse_model_is_told_from_a_better_one(good: Evaluated, noisy: Evaluat
         assert shown[key].how == "paired"
     low, high = shown["fd"].low, shown["fd"].high
     assert 0 < low < shown["fd"].difference < high
+    for key in shown:
+        assert shown[key].difference == noisy.metrics[key] - good.metrics[key], key
     assert shown["fd"].meaning.startswith("A is better: fd lower by ")
     assert comparison.verdict().startswith("A is better by fd, ")
 
@@ -184,8 +196,33 @@ def test_unpaired_interval_adds_the_variances_of_both(good: Evaluated) -> None:
     shown = by_key(compare.compare(*sides))
     assert shown["kid"].difference == pytest.approx(0.2)
     assert shown["kid"].high == pytest.approx(0.2 + 1.96 * 0.05)
-    assert shown["x"].difference == pytest.approx(-2.5)  # of the middles
-    assert shown["x"].high == pytest.approx(-2.5 + 2.5)
+    assert shown["x"].difference == -1
+    assert shown["x"].high == pytest.approx(-2.5 + 2.5)  # around the difference of the middles
+
+
+def test_a_difference_beside_its_interval_is_shown_as_it_is_and_said_to_be() -> None:
+    """Middles of intervals that are debiased or clipped are not the figures."""
+    old = {"nn_share": 0.21, "nn_share_ci_low": 0.28, "nn_share_ci_high": 0.34}
+    new = {"nn_share": 0.508, "nn_share_ci_low": 0.48, "nn_share_ci_high": 0.54}
+    sides = [Evaluated(name, x, PROTOCOL, missing="y") for name, x in (("a", old), ("b", new))]
+    comparison = compare.compare(*sides)
+    (figure,) = comparison.figures
+    assert figure.difference == pytest.approx(0.298)
+    assert (figure.low + figure.high) / 2 == pytest.approx(0.2)
+    assert comparison.notes[1].startswith("of nn_share B - A lies beside its interval")
+
+
+def test_no_interval_of_a_share_goes_beyond_what_is_possible() -> None:
+    old = {"precision": 0.02, "precision_ci_low": 0.0, "precision_ci_high": 0.4}
+    new = {"precision": 0.99, "precision_ci_low": 0.7, "precision_ci_high": 1.0}
+    sides = [Evaluated(name, x, PROTOCOL, missing="y") for name, x in (("a", old), ("b", new))]
+    (figure,) = compare.compare(*sides).figures
+    assert figure.meaning.startswith("B is better: precision higher by 0.4")
+    assert figure.high <= 1
+
+    certain = compare.Difference(0.97, 0.1, 0.77, 1.17)
+    figure = compare._figure("precision", old, new, certain, ("A", "B"))
+    assert figure.meaning == "B is better: precision higher by 0.77 to 1"
 
 
 def test_inceptions_distance_differs_by_the_figures_themselves(
@@ -206,7 +243,9 @@ def test_inceptions_distance_differs_by_the_figures_themselves(
 
 def test_other_reals_are_not_paired(good: Evaluated) -> None:
     moved = dataclasses.replace(good.samples, space_real=good.samples.space_real + 1)
-    comparison = compare.compare(good, dataclasses.replace(good, samples=moved))
+    metrics = {**good.metrics, "fd": 17.0}
+    other = dataclasses.replace(good, metrics=metrics, samples=moved)
+    comparison = compare.compare(good, other)
     assert not comparison.paired
     assert "the features of the reals are not the same" in comparison.notes[0]
 

@@ -52,6 +52,17 @@ def test_an_empty_folder_of_ones_own_images_is_named(elsewhere: Path) -> None:
     assert "is empty" in found["data"]["text"]
 
 
+def test_prepared_data_that_are_too_few_are_a_warning(elsewhere: Path) -> None:
+    assert findings("--quick")[1]["prepared"]["text"] == "nothing yet"
+    splits = {name: {"n": 12} for name in ("train", "val", "test")}
+    manifest = {"name": "mnist5k", "source": "mnist5k", "splits": splits}
+    (elsewhere / "data/prepared").mkdir(parents=True)
+    (elsewhere / "data/prepared/manifest.json").write_text(json.dumps(manifest))
+    found = findings("--quick")[1]["prepared"]
+    assert found["state"] == "warning"
+    assert "12 real images" in found["text"]
+
+
 def judged_by_inception(folder: Path, weights: str) -> None:
     path = folder / "params.yaml"
     text = path.read_text().replace("extractor: domain ", "extractor: inception ")

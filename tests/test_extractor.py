@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import extractor
+from pipeline import extractor, files
+from pipeline.datasets import prepared
 from pipeline.errors import UserError
 
 
@@ -199,3 +200,64 @@ def test_a_stack_is_told_by_an_extractor_of_single_images(stacks, tmp_path):
     assert extractor.save(model, tmp_path, {})["kind"] == "stacked"
     loaded = extractor.load(tmp_path)
     np.testing.assert_array_equal(extractor.extract(loaded, images)[1], logits)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "chance", "n", "blind"),
+    [
+        (0.5, 0.5, 60, True),  # two classes, all taken for one
+        (0.6, 0.5, 60, True),  # not shown to be more than chance
+        (0.53, 0.5, 10_000, True),  # shown to be more, but hardly
+        (0.95, 0.95, 1000, True),  # all taken for the larger class
+        (0.97, 0.91, 1000, False),  # of one class in twenty some are told
+        (0.9, 0.5, 20, False),
+        (0.15, 0.01, 1000, False),  # few of a hundred classes, but what it says is seen
+        (0.984, 0.1, 500, False),
+    ],
+)
+def test_an_extractor_near_chance_is_told(accuracy, chance, n, blind):
+    assert extractor.Told("classes", accuracy, chance, n).blind == blind
+
+
+def of_val(folder, labels: np.ndarray, answers: np.ndarray, n_classes: int) -> prepared.Prepared:
+    """Prepared data, and an extractor that gives these answers on val."""
+    np.save(folder / "val.npy", np.zeros((len(labels), 8, 8, 1), np.uint8))
+    np.save(folder / "val_labels.npy", labels)
+    np.save(folder / "val_logits.npy", np.eye(n_classes, dtype="f")[answers])
+    manifest = {
+        "kind": "image",
+        "class_names": [str(k) for k in range(n_classes)],
+        "splits": {"train": {"class_counts": [50] * n_classes}, "val": {"n": len(labels)}},
+    }
+    return prepared.Prepared(manifest, folder)
+
+
+def test_to_an_extractor_that_tells_no_classes_data_are_without_labels(tmp_path):
+    labels = np.arange(60) % 2
+    data = of_val(tmp_path, labels, np.zeros_like(labels), 2)
+    found = extractor.told(data, tmp_path)
+    assert (found.accuracy, found.chance, found.blind) == (0.5, 0.5, True)
+    assert "cannot tell the classes" in found.text
+    assert "50.0% of the held-out images" in found.text
+    seen = extractor.as_seen(data, tmp_path)
+    assert seen["splits"]["train"]["class_counts"] is None
+    assert data.manifest["splits"]["train"]["class_counts"] == [50, 50]
+
+
+def test_to_one_that_tells_them_data_are_as_they_are(tmp_path):
+    labels = np.arange(60) % 2
+    data = of_val(tmp_path, labels, labels, 2)
+    assert extractor.as_seen(data, tmp_path) is data.manifest
+    alone = of_val(tmp_path, 0 * labels, 0 * labels, 1)
+    assert extractor.as_seen(alone, tmp_path) is alone.manifest
+
+
+def test_rotations_are_told_by_the_accuracy_that_was_kept(tmp_path):
+    np.save(tmp_path / "val.npy", np.zeros((100, 8, 8, 1), np.uint8))
+    manifest = {"kind": "image", "class_names": None, "splits": {}}
+    data = prepared.Prepared(manifest, tmp_path)
+    for accuracy, blind in ((0.27, True), (0.9, False)):
+        files.write_json(tmp_path / "config.json", {"val_accuracy": accuracy})
+        found = extractor.told(data, tmp_path)
+        assert (found.blind, "rotations" in found.text) == (blind, True)
+    assert extractor.as_seen(data, tmp_path) is manifest

@@ -11,6 +11,17 @@ import numpy as np
 from pipeline import files, paths
 from pipeline.errors import UserError
 
+FEWEST_REALS = 20  # of a split by which samples are judged
+
+
+def check_enough(n: int) -> None:
+    """Raises UserError where samples cannot be judged by a split of so many reals."""
+    if n < FEWEST_REALS:
+        raise UserError(
+            f"samples cannot be judged by {n} real images, only by {FEWEST_REALS} or more: raise "
+            "data.val_fraction and data.test_fraction, or add images"
+        )
+
 
 @dataclass(frozen=True)
 class Split:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import files, paths
+from pipeline import extractor, files, paths
 from pipeline.datasets import prepared
 from pipeline.evaluated import PER_CLASS
 from pipeline.metrics.per_class import ClassFigures
@@ -25,6 +25,7 @@ class Outs:
     `logits` (N, K) and `labels` (N,), the classes asked for or None, are those of the evaluated
     samples; `train_features` and `test_features` of the reals, memory-mapped. `per_class` is empty
     where the model is not conditional. `events` (step, kind, text) are what the training told.
+    `told`: how the extractor did on val, None where there was nothing to tell.
     """
 
     data: prepared.Prepared
@@ -42,6 +43,7 @@ class Outs:
     train_features: np.ndarray
     test_features: np.ndarray
     events: list[dict[str, str]]
+    told: extractor.Told | None
 
     @property
     def checkpoint(self) -> str:
@@ -54,18 +56,25 @@ class Outs:
         return int(self.evaluation.params["evaluate.seed"])
 
     @property
+    def blind(self) -> extractor.Told | None:
+        """How the extractor did where it was near chance, else None."""
+        return self.told if self.told is not None and self.told.blind else None
+
+    @property
     def class_counts(self) -> np.ndarray | None:
-        """Training images (K,) of each class; None without labels."""
+        """Training images (K,) of each class; None without labels that could be told."""
         counts = self.data.manifest["splits"]["train"]["class_counts"]
+        if self.blind:
+            return None
         return None if counts is None else np.asarray(counts)
 
 
 def load(root: Path = Path()) -> Outs:
     """Read the outs below `root`."""
-    evaluation = root / paths.EVALUATION
+    evaluation, data = root / paths.EVALUATION, prepared.load(root / paths.PREPARED)
     labels = evaluation / "labels.npy"
     return Outs(
-        data=prepared.load(root / paths.PREPARED),
+        data=data,
         training=RunRecord.read(root / paths.TRAIN_REPORT),
         evaluation=RunRecord.read(root / paths.EVALUATION_REPORT),
         history=_columns(root / paths.TRAIN_REPORT / "history.csv"),
@@ -80,6 +89,7 @@ def load(root: Path = Path()) -> Outs:
         train_features=np.load(root / paths.FEATURES / "train.npy", mmap_mode="r"),
         test_features=np.load(root / paths.FEATURES / "test.npy", mmap_mode="r"),
         events=_rows(root / paths.TRAIN_REPORT / EVENTS),
+        told=extractor.told(data, root / paths.FEATURES),
     )
 
 

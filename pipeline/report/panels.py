@@ -26,6 +26,8 @@ def lead(outs: Outs) -> str:
     """The sentence that says what came out, an alarm of the training before it, and the alarms."""
     told = sentence(outs)
     found = summary.alarms(outs.metrics)
+    if outs.blind:
+        found.insert(0, summary.blind(outs.blind.text))
     if found:
         items = "".join(f"<li>{markup.escape(line)}</li>" for line in found)
         box = f'<div class="box alarm" role="alert"><strong>Alarm</strong><ul>{items}</ul></div>'
@@ -39,9 +41,10 @@ def lead(outs: Outs) -> str:
 
 
 def sentence(outs: Outs) -> str:
-    """What came out; where the training's alarm sounded, that first."""
+    """What came out; where the training's alarm sounded, or its figures say little, that first."""
     told = summary.sentence(outs.metrics, presence(outs))
-    return f"{summary.alarm(outs.events)} {told}".strip()
+    blind = summary.sentence_case(outs.blind.text) + "." if outs.blind else ""
+    return " ".join(text for text in (summary.alarm(outs.events), blind, told) if text)
 
 
 def presence(outs: Outs) -> str:
@@ -284,7 +287,7 @@ def per_class(outs: Outs) -> str:
     svg = plots.class_bars(names, floors, fakes, label="fd", of_reals="training images (floor)")
     told = [
         (names[row.label], f"{row.n_fake:,}", f"{row.n_real:,}", number(row.fd),
-         number(row.fd_floor), f"{100 * row.accuracy:.1f}%")
+         number(row.fd_floor), "" if outs.blind else f"{100 * row.accuracy:.1f}%")
         for row in rows
     ]  # fmt: skip
     head = ("Class", "Samples", "Test images", "fd", "Floor", "Seen as this class")

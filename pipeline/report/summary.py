@@ -10,7 +10,7 @@ import numpy as np
 # Mode collapse in the evaluation: the figure, the side on which it is alarming, the threshold.
 # Stricter than the alarm of a training, which must not end one that is not done yet.
 THRESHOLDS = {
-    "label_kl": (">", 0.1, "the classes are out of proportion"),
+    "label_kl": (">", 0.1, "classes, or groups of similar images, are out of proportion"),
     "ndb_jsd": (">", 0.05, "parts of the data are missing or made too often"),
     "selfnn_ratio": ("<", 0.5, "the samples resemble each other too much"),
 }
@@ -96,6 +96,18 @@ def alarm(events: Sequence[Mapping[str, str]]) -> str:
         return f"{told}; the training was stopped there."
     quiet = kinds[-1] in ("clear", "rollback")
     return f"{told}; {'it has been silent since' if quiet else 'it sounded to the end'}."
+
+
+def blind(text: str) -> str:
+    """An alarm of its own: the extractor is near chance, as `text` says."""
+    return (
+        f"{sentence_case(text)}. Figures in its features say little, and no classes are counted: "
+        "raise features.epochs, or add images."
+    )
+
+
+def sentence_case(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def presence(

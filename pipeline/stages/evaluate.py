@@ -99,14 +99,13 @@ def main() -> None:
         scored.samples.write(folder)
     with files.atomic_folder(paths.EVALUATION_REPORT) as folder:
         _draw(folder / "samples.png", images, labels, data)
-        files.write_json(
-            folder / "protocol.json",
-            scoring.protocol(judge, extractor=config.extractor, n_fake=n),
-        )
+        protocol = scoring.protocol(judge, extractor=config.extractor, n_fake=n)
+        files.write_json(folder / "protocol.json", protocol)
         if table:
             files.write_table(folder / PER_CLASS, [vars(row) for row in table])
         record.finish(run, metrics=metrics).write(folder)
     files.write_json(paths.METRICS, metrics)
+    files.write_json(paths.PROTOCOL, [protocol])  # a mapping's values DVC would show as figures
     package.write(
         paths.PACKAGE,
         paths.GENERATOR,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline import extractor, files, launch, lineage, logs, paths
+from pipeline import compatibility, extractor, files, launch, lineage, logs, paths
 from pipeline.config import STACKED, Features, check, read_yaml
 from pipeline.datasets import prepared
 from pipeline.progress import bar
@@ -27,6 +27,7 @@ def main() -> None:
     devices.keep_freed_memory()
     data = prepared.load()
     launch.agree(lineage.stage_inputs("features", values))
+    compatibility.check_prepared(params, data)
     if data.points:
         model: extractor.AnyExtractor = extractor.Points(
             centres=data.manifest["centres"], sigma=data.manifest["sigma"]
@@ -47,6 +48,14 @@ def main() -> None:
         extractor.save(model, folder, facts)
         for name, array in found.items():
             np.save(folder / f"{name}.npy", array)
+        told = extractor.told(data, folder)
+    if told is not None and told.blind:
+        log.warning(
+            "%s. Figures in its features will say little, and no classes be counted: raise "
+            "features.epochs (%d), or add images",
+            told.text,
+            params.features.epochs,
+        )
 
 
 def _trained(

@@ -11,7 +11,7 @@ import shutil
 import time
 from pathlib import Path
 
-from pipeline import files, launch, lineage, logs, parallel, paths, progress
+from pipeline import compatibility, files, launch, lineage, logs, parallel, paths, progress
 from pipeline.config import Params, check, read_yaml
 from pipeline.datasets import prepared
 from pipeline.grids import save_grid, save_png
@@ -34,6 +34,7 @@ def main() -> None:
     values = read_yaml(paths.PARAMS)
     params = check(values)
     data = prepared.load()
+    compatibility.check_prepared(params, data)
     device = devices.pick_device(params.train.device)
     precision = numerics.agreed(numerics.pick_precision(params.train.precision, device))
     numerics.prepare(device, deterministic=params.train.deterministic)

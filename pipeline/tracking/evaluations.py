@@ -5,9 +5,9 @@ What names a training stands for its newest evaluation.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import re
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable
@@ -66,29 +66,42 @@ def of_path(path: Path) -> Evaluated | None:
         return None
     if not path.is_file():
         raise UserError(f"{path} does not exist")
-    beside = (path.parent, path.parent / paths.EVALUATION_REPORT.name)
-    folder = next((x for x in beside if (x / deliver.PROTOCOL).is_file()), None)
-    if folder is None:
+    report = path.parent / paths.EVALUATION_REPORT.name
+    folders = [x for x in (report, path.parent) if (x / deliver.PROTOCOL).is_file()]
+    if not folders:
         raise UserError(
-            f"{path} has no {deliver.PROTOCOL} beside it, nor in {beside[1]}: what was measured "
-            "under an unknown protocol cannot be compared"
+            f"{path} has no {deliver.PROTOCOL} beside it, nor in {report}: what was measured "
+            "under an unknown protocol cannot be compared. In a repository dvc repro evaluate "
+            "writes it (dvc pull brings it, where it was pushed); elsewhere copy it there"
         )
     try:
         metrics = {name: float(x) for name, x in files.read_json(path).items() if x is not None}
     except (AttributeError, TypeError, ValueError) as error:
         raise UserError(f"{path} is not a flat JSON object of figures: {error}") from error
+    # The folder of outs may be of another evaluation; what lies beside the figures is theirs.
+    folder = report if report in folders and _figures_of(report) == metrics else folders[-1]
     return _of_outs(folder, metrics, str(path))
+
+
+def _figures_of(report: Path) -> dict[str, float] | None:
+    """Those of the run whose record is in the folder, if there is one."""
+    if not (report / RECORD).is_file():
+        return None
+    return {name: x for name, x in RunRecord.read(report).metrics.items() if x is not None}
 
 
 def _of_outs(report: Path, metrics: dict[str, Any], name: str) -> Evaluated:
     """`report`: the folder of the protocol and, where it is a stage's out, of the run's record."""
     figures = {key: float(value) for key, value in metrics.items() if value is not None}
     protocol = files.read_json(report / deliver.PROTOCOL)
-    if not (report / RECORD).is_file():
+    if isinstance(protocol, list):  # as it is in git, beside the figures
+        protocol = protocol[0]
+    of_record = _figures_of(report)
+    if of_record is None:
         return Evaluated(name, figures, protocol, missing="only its figures are there")
-    record = RunRecord.read(report)
-    if {key: x for key, x in record.metrics.items() if x is not None} != figures:
+    if of_record != figures:
         return Evaluated(name, figures, protocol, missing=f"{report} is of another evaluation")
+    record = RunRecord.read(report)
     kept = report.parent.parent / paths.EVALUATION
     samples = _read(kept, record.key)
     return Evaluated(record.name, figures, protocol, samples, "" if samples else _missing(kept))
@@ -228,9 +241,10 @@ def _of_run(client: MlflowClient, run: Run) -> Evaluated:
 
 
 def of_revision(name: str) -> Evaluated | None:
-    """The evaluation of a git revision or a DVC experiment, from DVC's cache; None where none is.
+    """The evaluation of a git revision or a DVC experiment; None where there is no such revision.
 
-    Raises UserError where the revision has none, or the cache no longer.
+    Git has its figures and their protocol, DVC's cache, or not, its samples. Raises UserError where
+    there are no figures, or they are older than the protocol beside them and not in the cache.
     """
     if not _is_revision(name):
         return None
@@ -240,15 +254,27 @@ def of_revision(name: str) -> Evaluated | None:
         root = Path(scratch)
         try:
             tree = DVCFileSystem(rev=name)
-            for path in (paths.METRICS, paths.EVALUATION_REPORT):
-                tree.get(str(path), str(root / path), recursive=True)
         except Exception as error:  # DVC's, of its many parts
             raise UserError(
-                f"the revision {name} has no evaluation here ({deliver.reason(error)}): "
-                "git checkout it and dvc repro, or dvc pull"
+                f"the revision {name} cannot be read: {deliver.reason(error)}"
             ) from error
-        with contextlib.suppress(Exception):  # then it is compared unpaired
-            tree.get(str(paths.EVALUATION), str(root / paths.EVALUATION), recursive=True)
+        for path in (paths.METRICS, paths.PROTOCOL, paths.EVALUATION_REPORT, paths.EVALUATION):
+            try:
+                tree.get(str(path), str(root / path), recursive=True)
+            except Exception:  # what is not there is told below, or compared without
+                shutil.rmtree(root / path, ignore_errors=True)
+        if not (root / paths.METRICS).is_file():
+            raise UserError(
+                f"the revision {name} has no evaluation here: it lacks {paths.METRICS}. "
+                f"git log -- {paths.METRICS} shows the commits that have one"
+            )
+        report = root / paths.EVALUATION_REPORT
+        if not any(x.is_file() for x in (root / paths.PROTOCOL, report / deliver.PROTOCOL)):
+            raise UserError(
+                f"the revision {name} has no evaluation here that could be compared: git has no "
+                f"{paths.PROTOCOL} of it, nor DVC's cache its {paths.EVALUATION_REPORT}. "
+                "git checkout it and dvc pull (where it was pushed) or dvc repro"
+            )
         found = of_path(root)
     if found is None or found.samples:
         return found

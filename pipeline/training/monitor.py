@@ -37,7 +37,7 @@ class Monitor:
         self.reference = evaluation.build_reference(
             np.load(paths.FEATURES / f"{split}.npy"),
             np.load(paths.FEATURES / f"{split}_logits.npy"),
-            counts,
+            extractor.as_seen(data)["splits"]["train"]["class_counts"],
             evaluation.benchmark_of(data.manifest),
         )
         self.n, self.seed, self.device = n, seed, device

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipeline import parallel
+from pipeline import compatibility, parallel
 from pipeline.augment import Adaptive, Augment
 from pipeline.config import Params
 from pipeline.errors import ConfigError, UserError
@@ -113,10 +113,7 @@ def make_task(
             f"cannot share equally; set it to a multiple of {shared}"
         )
     if params.model.conditional and labels is None:
-        raise UserError(
-            f"model.conditional is true, but {params.data_name} has no labels: set it to false, "
-            "or `gan preset use dcgan`, a recipe that needs none"
-        )
+        raise UserError(compatibility.without_labels(params.data_name))
     return Generate(
         images,
         labels if params.model.conditional else None,

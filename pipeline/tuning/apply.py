@@ -32,6 +32,9 @@ def apply(study: optuna.Study, trial: int | None) -> tuple[int, list[str]]:
         bench.params.train.steps, work=bench.cost(bench.params), other=bench.cost(params)
     )
     _warn_of_changes(definition)
+    fault = ledger.unsound(trials[number])
+    if fault:
+        log.warning("trial %d %s: its settings are not known to be sound", number, fault)
     changes: dict[str, Any] = {"train": {"steps": steps}}
     for key in trials[number].params:
         section, leaf = key.split(".")

@@ -51,6 +51,8 @@ class Finalist:
 class Outcome:
     """What the finals came to. `ranked` has the best first, today's settings not among them.
 
+    It is empty where there were no finals, as no other trial was sound; then `today` has no values.
+
     `gain` is how much better than `today` the winner is, with a 95% interval that holds for all
     finalists at once: of a distance the share by which it is smaller, else the difference. None
     where too few seeds ended with a figure.
@@ -83,7 +85,7 @@ class Outcome:
     def verdict(self) -> str:
         """In one sentence."""
         if not self.ranked:
-            return "no gain shown: no other trial was sound"
+            return "no finals, and no gain shown: no other trial was sound"
         first, seeds = self.ranked[0], len(self.today.values)
         told = f"trial {first.trial}: {self.metric} {_mean_sd(first)} on {seeds} new seeds"
         against = f"today's settings {_mean_sd(self.today)}"
@@ -149,7 +151,7 @@ def outcome(search: optuna.Study, finals: optuna.Study, metric: str) -> Outcome:
         runs.setdefault(trial.user_attrs[REPEATS], []).append(trial)
     finalists = {number: _finalist(trials[number], found) for number, found in runs.items()}
     first = origin(list(trials.values()))
-    today = finalists.pop(first.number, Finalist(first.number, settings(first), [first.value], 0))
+    today = finalists.pop(first.number, Finalist(first.number, settings(first), [], 0))
     sign = 1 if _direction(search) == "minimize" else -1
     ranked = sorted(finalists.values(), key=lambda f: (f.diverged + f.collapsed, sign * f.mean))
     return Outcome(metric, ranked, today, _gain(ranked, today, metric, sign))
@@ -197,10 +199,14 @@ def _direction(study: optuna.Study) -> str:
 
 
 def show(outcome: Outcome) -> None:
-    """Print the finalists and the verdict."""
+    """Print the finalists, where there were any, and the verdict."""
     from rich.console import Console
     from rich.table import Table
 
+    console = Console()
+    if not outcome.ranked:
+        console.print(outcome.verdict)
+        return
     table = Table(title=f"{outcome.metric} on val, with new seeds", title_justify="left")
     for column in ("trial", "mean", "sd", "each seed", "collapsed", "settings"):
         table.add_column(column, justify="left" if column == "settings" else "right")
@@ -213,6 +219,5 @@ def show(outcome: Outcome) -> None:
             f"{finalist.collapsed} of {len(finalist.values)}",
             space.told(finalist.settings),
         )
-    console = Console()
     console.print(table)
     console.print(outcome.verdict)

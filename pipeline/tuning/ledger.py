@@ -98,12 +98,20 @@ def surplus(trial: FrozenTrial, trials: Sequence[FrozenTrial], budget: float) ->
     return None
 
 
+def unsound(trial: FrozenTrial) -> str:
+    """Why its settings are not known to be sound, e.g. "was pruned (...)"; empty if they are."""
+    if trial.state == TrialState.COMPLETE:
+        broken = [name for name, value in trial.constraints.items() if value > 0]
+        return f"collapsed: {', '.join(broken)}" if broken else ""
+    what = {TrialState.PRUNED: "was pruned", TrialState.FAIL: "failed"}
+    if trial.state not in what:
+        return "has not ended"
+    reason = trial.user_attrs.get(REASON)
+    return what[trial.state] + (f" ({reason})" if reason else "")
+
+
 def best(trials: Sequence[FrozenTrial], direction: str) -> list[FrozenTrial]:
     """The trials that ran to the end and broke no constraint, the best first."""
-    sound = [
-        t
-        for t in counted(trials)
-        if t.state == TrialState.COMPLETE and all(v <= 0 for v in t.constraints.values())
-    ]
+    sound = [t for t in counted(trials) if not unsound(t)]
     sign = 1 if direction == "minimize" else -1
     return sorted(sound, key=lambda t: (sign * float(t.value or 0.0), t.number))

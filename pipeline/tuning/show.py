@@ -30,10 +30,9 @@ def table(study: optuna.Study) -> pd.DataFrame:
 
 
 def _row(trial: FrozenTrial, metric: str) -> dict[str, Any]:
-    broken = [name for name, value in trial.constraints.items() if value > 0]
     reason = trial.user_attrs.get(ledger.REASON, "")
-    if trial.state == TrialState.COMPLETE and broken:
-        reason = "collapsed: " + ", ".join(broken)
+    if trial.state == TrialState.COMPLETE:
+        reason = ledger.unsound(trial)
     last = trial.intermediate_values.get(trial.last_step or 0)
     return {
         "trial": trial.number,

@@ -46,6 +46,7 @@ def test_only_lock_metrics_and_ignore_files_are_new_to_git(reproduced: Workspace
     assert [name for name in changed if not name.endswith(".gitignore")] == [
         "dvc.lock",
         "reports/metrics.json",
+        "reports/protocol.json",
     ]
 
 

@@ -44,9 +44,11 @@ def write(
     missing_class: int | None = None,
     metrics: dict[str, float] | None = None,
     inception: str | None = None,
+    blind: bool = False,
 ) -> None:
     """Write them below `root`. `class_names` None: unlabelled data.
 
+    `blind`: the extractor takes all for the first class, or guesses rotations.
     `inception` is what the protocol calls the extractor where the figures are a fid's.
     """
     rng = np.random.default_rng(0)
@@ -58,6 +60,7 @@ def write(
     (root / paths.FEATURES).mkdir(parents=True)
     for split, n in N.items():
         np.save(root / paths.FEATURES / f"{split}.npy", rng.normal(size=(n, DIM)).astype("f"))
+    _extractor(root, labels.get("val"), n_classes, blind=blind)
     given = n_classes if conditional else 0
     _generator(root, image_size, channels, given)
     figures = {**GOOD, **(metrics or {})}
@@ -114,6 +117,16 @@ def _prepared(root, rng, labels, class_names, size, channels) -> None:
         "duplicates": {"within": {"train": 4}, "across": {"train/test": 1}}, "digest": "d" * 64,
     }  # fmt: skip
     files.write_json(folder / "manifest.json", manifest)
+
+
+def _extractor(root, labels, n_classes, *, blind) -> None:
+    """What is known of one that tells all of val right, or nothing."""
+    right = 0.25 if blind else 1.0
+    files.write_json(root / paths.FEATURES / "config.json", {"val_accuracy": right})
+    if labels is not None:
+        answers = np.zeros_like(labels) if blind else labels
+        logits = np.eye(n_classes, dtype="f")[answers]
+        np.save(root / paths.FEATURES / "val_logits.npy", logits)
 
 
 def _generator(root, size, channels, n_classes) -> None:

@@ -135,6 +135,18 @@ def test_planted_alarms_show(tmp_path: Path):
     assert "No alarm" not in html
 
 
+def test_an_extractor_near_chance_is_the_first_alarm_and_no_class_is_missing(tmp_path: Path):
+    small_outs.write(tmp_path, class_names=["fresh", "rot"], missing_class=1, blind=True)
+    html = build(tmp_path)
+    lead = html.partition('<p class="lead">')[2].partition("</p>")[0]
+    assert lead.startswith("The feature extractor cannot tell the classes: it names 50.0% ")
+    assert "missing" not in lead
+    assert "groups of similar images" in lead
+    box = html.partition('role="alert"')[2].partition("</div>")[0]
+    assert "raise features.epochs" in box
+    assert "Classes as the extractor sees them" not in html
+
+
 def test_names_from_the_data_are_escaped(tmp_path: Path):
     small_outs.write(tmp_path, class_names=["<b>", "dog"])
     html = build(tmp_path)

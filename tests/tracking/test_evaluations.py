@@ -212,6 +212,21 @@ def test_a_metrics_file_alone_has_figures_and_protocol(two: Path) -> None:
         evaluations.resolve(["other"], "gan")
 
 
+def test_figures_and_protocol_as_git_has_them_are_an_evaluation(two: Path) -> None:
+    files.write_json(two / paths.PROTOCOL, [{**PROTOCOL, "n_fake": 7}])
+    (found,) = evaluations.resolve(["."], "gan")
+    assert found.samples is not None  # the outs are of these figures, and have more
+    files.write_json(two / paths.METRICS, {"fd": 17.0})
+    for _ in range(2):  # beside outs of other figures, and as in a fresh clone
+        (found,) = evaluations.resolve(["."], "gan")
+        assert (found.metrics, found.protocol["n_fake"]) == ({"fd": 17.0}, 7)
+        assert found.samples is None
+        shutil.rmtree(two / paths.EVALUATION_REPORT, ignore_errors=True)
+    (two / paths.PROTOCOL).unlink()
+    with pytest.raises(UserError, match=r"no protocol\.json beside it.*dvc repro evaluate"):
+        evaluations.resolve(["."], "gan")
+
+
 def test_figures_of_another_evaluation_are_not_paired_with_these_samples(two: Path) -> None:
     files.write_json(two / paths.METRICS, {"fd": 17.0})
     (found,) = evaluations.resolve(["."], "gan")
@@ -258,7 +273,8 @@ def test_compare_prints_figures_and_what_they_mean(same: Path) -> None:
     assert "unpaired" not in output
 
     code, output = compare("b1c2", "b1c2")
-    assert "neither of A and B is shown to be better" in output
+    assert "A and B are the same, to the last digit of every figure" in output
+    assert "intervals are of 95%" not in output
 
 
 def test_compare_of_several_takes_the_first_as_baseline_and_speaks_json(same: Path) -> None:
@@ -280,9 +296,9 @@ def test_compare_refuses_other_protocols(two: Path) -> None:
 
 
 def test_compare_of_metrics_files_is_unpaired(same: Path) -> None:
-    for name in ("x", "y"):
+    for name, fd in (("x", 2.0), ("y", 3.0)):
         (same / name).mkdir()
-        shutil.copy(same / paths.METRICS, same / name)
+        files.write_json(same / name / "metrics.json", {"fd": fd})
         shutil.copy(same / paths.EVALUATION_REPORT / "protocol.json", same / name)
     code, output = compare("x/metrics.json", "y/metrics.json")
     assert code == 0
@@ -290,18 +306,45 @@ def test_compare_of_metrics_files_is_unpaired(same: Path) -> None:
     assert "unpaired (x/metrics.json: only its figures are there)" in output
 
 
-@pytest.mark.slow
-def test_git_revisions_are_read_from_dvcs_cache(two: Path) -> None:
-    def run(*command: str) -> None:
-        identity = {f"GIT_{x}_{y}": "a@b" for x in ("AUTHOR", "COMMITTER") for y in ("NAME", "EMAIL")}  # fmt: skip
-        subprocess.run(command, check=True, capture_output=True, env={**os.environ, **identity})  # fmt: skip
+def run(*command: str) -> None:
+    identity = {f"GIT_{x}_{y}": "a@b" for x in ("AUTHOR", "COMMITTER") for y in ("NAME", "EMAIL")}
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, **identity})
 
+
+def begin_repository(root: Path) -> None:
+    """One commit of what is in the workspace, evaluations in DVC's cache."""
     run("git", "init", "-q", "-b", "main")
     run("dvc", "init", "-q")
-    (two / ".gitignore").write_text("mlflow.db*\nmlartifacts\n")
+    (root / ".gitignore").write_text("mlflow.db*\nmlartifacts\n")
     run("dvc", "add", "-q", "models/evaluation", "reports/evaluation")
     run("git", "add", "-A")
     run("git", "commit", "-qm", "one")
+
+
+def test_the_committed_figures_are_compared_in_a_clone_that_has_no_cache(two: Path) -> None:
+    files.write_json(two / paths.PROTOCOL, [PROTOCOL])
+    begin_repository(two)
+    for name in (".dvc/cache", "models/evaluation", "reports/evaluation"):
+        shutil.rmtree(two / name)
+    code, output = compare(".", "HEAD")
+    assert code == 0
+    assert "B  HEAD" in output
+    assert "A and B are the same, to the last digit of every figure" in output
+
+    make(two, A, "7" * 64, quality=0.5)  # another evaluation here
+    code, output = compare(".", "HEAD")
+    assert code == 0
+    assert "unpaired (HEAD: DVC's cache lacks its models/evaluation" in output
+
+    make(two, A, "8" * 64, n_fake=59)
+    code, output = compare(".", "HEAD")
+    assert code == 1
+    assert "n_fake: 59 (A), 60 (B)" in output
+
+
+@pytest.mark.slow
+def test_git_revisions_are_read_from_dvcs_cache(two: Path) -> None:
+    begin_repository(two)
     make(two, A, "7" * 64, quality=0.5)
 
     (found,) = evaluations.resolve(["main"], "gan")
@@ -311,8 +354,9 @@ def test_git_revisions_are_read_from_dvcs_cache(two: Path) -> None:
     shutil.rmtree(two / "reports")
     run("git", "add", "-A")
     run("git", "commit", "-qm", "two")
-    with pytest.raises(UserError, match="the revision HEAD has no evaluation here"):
+    with pytest.raises(UserError, match=r"the revision HEAD has no evaluation here: it lacks"):
         evaluations.resolve(["HEAD"], "gan")
     shutil.rmtree(two / ".dvc/cache")
-    with pytest.raises(UserError, match="dvc pull"):
+    with pytest.raises(UserError, match=r"git has no reports/protocol\.json.*dvc pull") as caught:
         evaluations.resolve(["HEAD~1"], "gan")
+    assert "Errno" not in str(caught.value)

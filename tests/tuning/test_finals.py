@@ -171,3 +171,12 @@ def test_without_a_finalist_today_wins() -> None:
     outcome = Outcome("fd", [], today, None)
     assert outcome.winner is today
     assert "no gain shown" in outcome.verdict
+
+
+def test_where_there_were_no_finals_no_table_of_them_is_printed(capsys) -> None:
+    outcome = finals.outcome(search_of([127.0]), optuna.create_study(), "fd")
+    assert outcome.today.values == []  # that of the search is of no new seed
+    finals.show(outcome)
+    told = capsys.readouterr().out
+    assert told.split() == outcome.verdict.split()
+    assert "no other trial was sound" in told

@@ -126,7 +126,9 @@ def test_without_a_pruner_even_a_collapsed_trial_runs_to_its_end(
     assert (trial.state, ledger.share(trial)) == (TrialState.COMPLETE, 1.0)
 
 
-def test_a_broken_constraint_makes_a_trial_unsound(project: Project) -> None:
+def test_a_broken_constraint_makes_a_trial_unsound(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
     values = project(
         tune={"space": RATES, "finalists": 1, "constraints": {"coverage": {"min": 1.0}}}
     )
@@ -136,6 +138,9 @@ def test_a_broken_constraint_makes_a_trial_unsound(project: Project) -> None:
     assert all(t.constraints["coverage"] > 0 for t in complete)
     with pytest.raises(UserError, match="nothing is better than"):
         apply(study, None)
+    with caplog.at_level("WARNING"):
+        apply(study, 1)
+    assert "trial 1 collapsed: coverage: its settings are not known to be sound" in caplog.text
 
 
 def test_impossible_combinations_cost_nothing(project: Project) -> None:
