@@ -55,7 +55,7 @@ def test_an_empty_folder_of_ones_own_images_is_named(elsewhere: Path) -> None:
 def test_prepared_data_that_are_too_few_are_a_warning(elsewhere: Path) -> None:
     assert findings("--quick")[1]["prepared"]["text"] == "nothing yet"
     splits = {name: {"n": 12} for name in ("train", "val", "test")}
-    manifest = {"name": "mnist5k", "source": "mnist5k", "splits": splits}
+    manifest = {"name": "mnist5k", "source": "mnist5k", "class_names": ["0"], "splits": splits}
     (elsewhere / "data/prepared").mkdir(parents=True)
     (elsewhere / "data/prepared/manifest.json").write_text(json.dumps(manifest))
     found = findings("--quick")[1]["prepared"]

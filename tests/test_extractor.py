@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import extractor, files
+from pipeline import evaluation, extractor, files, paths, scoring
 from pipeline.datasets import prepared
 from pipeline.errors import UserError
+from pipeline.training.monitor import Monitor
 
 
 def bars(n: int, size: int = 16, channels: int = 1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -226,6 +227,7 @@ def of_val(folder, labels: np.ndarray, answers: np.ndarray, n_classes: int) -> p
     np.save(folder / "val_logits.npy", np.eye(n_classes, dtype="f")[answers])
     manifest = {
         "kind": "image",
+        "source": "folder",
         "class_names": [str(k) for k in range(n_classes)],
         "splits": {"train": {"class_counts": [50] * n_classes}, "val": {"n": len(labels)}},
     }
@@ -242,6 +244,26 @@ def test_to_an_extractor_that_tells_no_classes_data_are_without_labels(tmp_path)
     seen = extractor.as_seen(data, tmp_path)
     assert seen["splits"]["train"]["class_counts"] is None
     assert data.manifest["splits"]["train"]["class_counts"] == [50, 50]
+
+
+def test_where_classes_cannot_be_told_training_and_evaluation_count_groups(
+    trained, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    paths.FEATURES.mkdir(parents=True)
+    images, labels = bars(60, seed=2)
+    extractor.save(trained, paths.FEATURES, {"task": "classes"})
+    features, _ = extractor.extract(trained, images)
+    for answers, labelled in ((np.zeros_like(labels), False), (labels, True)):
+        data = of_val(paths.FEATURES, labels, answers, 3)
+        np.save(paths.FEATURES / "val.npy", features)  # `of_val` wrote images there
+        device = torch.device("cpu")
+        watch = Monitor(data, n=30, seed=0, conditional=True, device=device)
+        assert watch.reference.labelled == labelled
+        assert sorted(set(watch.labels)) == [0, 1, 2]  # which are asked for is known all the same
+        judge = scoring.Judge(data, trained, {}, None, evaluation.Settings(), False, 30, device)
+        counts = judge.manifest["splits"]["train"]["class_counts"]
+        assert counts == ([50, 50, 50] if labelled else None)
 
 
 def test_to_one_that_tells_them_data_are_as_they_are(tmp_path):
