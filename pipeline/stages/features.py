@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline import compatibility, extractor, files, launch, lineage, logs, paths
+from pipeline import compatibility, extractor, files, launch, lineage, logs, parallel, paths
 from pipeline.config import STACKED, Features, check, read_yaml
 from pipeline.datasets import prepared
 from pipeline.progress import bar
@@ -26,7 +26,8 @@ def main() -> None:
     device = devices.pick_device(params.train.device)
     devices.keep_freed_memory()
     data = prepared.load()
-    launch.agree(lineage.stage_inputs("features", values))
+    if parallel.size() > 1:
+        launch.agree(lineage.stage_inputs("features", values))
     compatibility.check_prepared(params, data)
     if data.points:
         model: extractor.AnyExtractor = extractor.Points(
