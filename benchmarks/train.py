@@ -119,8 +119,20 @@ def networks_of(network: str) -> tuple[nn.Module, nn.Module]:
         return example_networks()
     if network == "own":
         of_both: dict[str, Any] = {"shape": (32, 32, 3), "n_classes": 0, "width": 64}
-        return build("dcgan", latent_dim=128, spectral_norm=False, seed=0, **of_both)
+        g, d = build("dcgan", latent_dim=128, spectral_norm=False, seed=0, **of_both)
+        return g, Logits(d)
     return mimicry_networks(network)
+
+
+class Logits(nn.Module):
+    """A discriminator of the pipeline's, as the tutorial's loop calls one."""
+
+    def __init__(self, discriminator: nn.Module) -> None:
+        super().__init__()
+        self.discriminator = discriminator
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.discriminator(images).logits
 
 
 def sngan_discriminator(width: int = 128) -> nn.Module:
