@@ -7,7 +7,7 @@ single process they return what they are given and call nothing.
 
 Gradients are averaged by one all-reduce of all of them after the backward pass, not by torch's
 DistributedDataParallel: that must see every forward pass, and here D is called several times before
-one backward, by other methods than `forward`, and for gradients of gradients.
+one backward, and for gradients of gradients.
 """
 
 from __future__ import annotations
