@@ -129,13 +129,13 @@ def _reference(samples: Samples) -> evaluation.Reference:
 def worst_class(challenger: Samples, champion: Samples, *, seed: int = SEED) -> Difference | None:
     """The distance of the challenger's worst class less that of the champion's, debiased.
 
-    Classes are those asked for, else those that the extractor sees. None where no class, or more
-    than 100, have ten images on every side.
+    Classes are those asked for, else (also where the extractor cannot tell them) those it sees.
+    None where no class, or more than 100, have ten images on every side.
     """
     reference = _reference(challenger)
 
     def groups(samples: Samples) -> np.ndarray:
-        if samples.labels is not None:
+        if samples.labels is not None and reference.labelled:
             return samples.labels
         return reference.groups_of(samples.features, samples.logits)
 

@@ -129,6 +129,17 @@ def test_a_model_with_a_bad_class_is_refused_for_it(models) -> None:
     assert difference.low > 0
 
 
+def test_classes_that_the_extractor_cannot_tell_are_no_groups_of_the_gate(models) -> None:
+    """More of them than it sees groups, asked for at random: they decide nothing."""
+    good = models["good"].samples
+    assert good is not None
+    data = {**good.data, "splits": {"train": {"class_counts": None}}}
+    asked = np.random.default_rng(0).integers(20, size=len(good.features))
+    unlabelled = dataclasses.replace(good, data=data)
+    labelled = dataclasses.replace(unlabelled, labels=asked)
+    assert gate.worst_class(labelled, labelled) == gate.worst_class(unlabelled, unlabelled)
+
+
 @pytest.mark.parametrize(
     ("name", "changes", "n_held_out"),
     [
