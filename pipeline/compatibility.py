@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from pipeline.errors import UserError
-
 if TYPE_CHECKING:
     from pipeline.config import Params
     from pipeline.datasets.prepared import Prepared
@@ -29,20 +27,20 @@ def unfit(params: Params) -> Iterator[str]:
 
 
 def check_prepared(params: Params, data: Prepared) -> None:
-    """Raises UserError where the prepared data are too few, or the recipe does not go with them.
+    """Raises Unfit where the prepared data are too few, or the recipe does not go with them.
 
     Found by the first stage that reads them, not after an extractor has been trained.
     """
-    from pipeline.datasets.prepared import check_enough
+    from pipeline.datasets.prepared import Unfit, check_enough
 
     if params.model.conditional and data.class_names is None:
-        raise UserError(without_labels(data.name))
+        raise Unfit(without_labels(data.name))
     sizes = {name: int(split["n"]) for name, split in data.manifest["splits"].items()}
     for name in ("val", "test"):
         check_enough(sizes[name])
     # Points cost nothing, and a tiny set of them is one of the trainings that should fail.
     if not data.points and params.train.batch_size > sizes["train"]:
-        raise UserError(
+        raise Unfit(
             f"train.batch_size is {params.train.batch_size}, but the train split has only "
             f"{sizes['train']} images: lower it, or add images"
         )

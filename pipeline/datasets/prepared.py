@@ -14,10 +14,16 @@ from pipeline.errors import UserError
 FEWEST_REALS = 20  # of a split by which samples are judged
 
 
+class Unfit(UserError):
+    """The prepared data are too few, or the recipe does not go with them."""
+
+    everywhere = True
+
+
 def check_enough(n: int) -> None:
-    """Raises UserError where samples cannot be judged by a split of so many reals."""
+    """Raises Unfit where samples cannot be judged by a split of so many reals."""
     if n < FEWEST_REALS:
-        raise UserError(
+        raise Unfit(
             f"samples cannot be judged by {n} real images, only by {FEWEST_REALS} or more: raise "
             "data.val_fraction and data.test_fraction, or add images"
         )

@@ -117,7 +117,7 @@ class Generate:
         self.n, self.batch_size, self.latent_dim = len(images), batch_size, latent_dim
         self.seed, self.device = seed, device
         resident = images.nbytes <= _room(device)
-        self.images = torch.from_numpy(np.array(images)).to(device) if resident else images
+        self.images = _resident(images, device) if resident else images
         self.read = ReadAhead(self._read)
         self.labels = None if labels is None else torch.from_numpy(np.array(labels)).to(device)
         self.aside = held_out
@@ -233,6 +233,15 @@ def _room(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] // 2
     return RESIDENT_BYTES
+
+
+def _resident(images: np.ndarray, device: torch.device, rows: int = 4096) -> Tensor:
+    """A copy on the device, made of parts: the host need not hold what the device can."""
+    copy = torch.empty(images.shape, dtype=torch.from_numpy(images[:0].copy()).dtype, device=device)
+    for start in range(0, len(images), rows):
+        part = slice(start, start + rows)
+        copy[part] = torch.from_numpy(np.array(images[part]))
+    return copy
 
 
 def _misnamed(verdict: Verdict, batch: Batch) -> Tensor | None:
