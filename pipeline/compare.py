@@ -227,7 +227,10 @@ def _beside(figure: Figure) -> bool:
     """Does the difference lie outside of its interval, by more than what is printed?"""
     if figure.low is None or figure.high is None:
         return False
-    return not figure.low <= float(f"{figure.difference:.3g}") <= figure.high
+    low, difference, high = (
+        float(f"{value:.3g}") for value in (figure.low, figure.difference, figure.high)
+    )
+    return not low <= difference <= high
 
 
 def _figure(

@@ -200,6 +200,11 @@ def test_unpaired_interval_adds_the_variances_of_both(good: Evaluated) -> None:
     assert shown["x"].high == pytest.approx(-2.5 + 2.5)  # around the difference of the middles
 
 
+def test_a_difference_at_the_end_of_its_interval_is_not_beside_it() -> None:
+    at_the_end = compare.Figure("x", 0.0, 0.12345, 0.12345, 0.12344, 0.2, "", None, "")
+    assert not compare._beside(at_the_end)
+
+
 def test_a_difference_beside_its_interval_is_shown_as_it_is_and_said_to_be() -> None:
     """Middles of intervals that are debiased or clipped are not the figures."""
     old = {"nn_share": 0.21, "nn_share_ci_low": 0.28, "nn_share_ci_high": 0.34}
