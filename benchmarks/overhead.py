@@ -113,6 +113,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
+    if arguments.steps < 1000:
+        parser.error("--steps: at least 1000, so that there is more than one look")
     with tempfile.TemporaryDirectory() as folder:
         root = clone(Path(folder))
         if arguments.training:

@@ -464,7 +464,9 @@ def _run() -> None:
     except click.ClickException as error:
         error.show()
         code = error.exit_code
-    except click.Abort:
+    except click.Abort as error:
+        if isinstance(error.__cause__, EOFError):  # click takes a file that ends too soon for ^D
+            raise error.__cause__ from None
         raise KeyboardInterrupt from None
     sys.exit(code)
 

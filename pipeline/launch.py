@@ -28,7 +28,6 @@ from pipeline.config import check, read_yaml
 from pipeline.errors import ConfigError, UserError
 from pipeline.lineage import Inputs, difference
 
-CONTINUES = "the same command continues at the last checkpoint"
 TOLD = "GAN_TOLD"  # the environment's name for the folder in which processes leave their messages
 
 
@@ -196,10 +195,10 @@ def launch(devices: int, module: str) -> None:
             if error.sigval == signal.SIGINT:
                 raise KeyboardInterrupt from None
             name = signal.Signals(error.sigval).name
-            raise UserError(f"ended by {name}; {CONTINUES}") from None
+            raise UserError(f"ended by {name}; {_way_on(module)}") from None
         except ChildFailedError as error:
             codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
-            _explain(codes, told, devices)
+            _explain(codes, told, devices, module)
 
 
 @contextlib.contextmanager
@@ -218,7 +217,13 @@ def _interrupts_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _explain(codes: dict[int, int], told: Path, devices: int) -> NoReturn:
+def _way_on(module: str) -> str:
+    if module.endswith(".train"):
+        return "the same command continues at the last checkpoint"
+    return "run the same command again"
+
+
+def _explain(codes: dict[int, int], told: Path, devices: int, module: str) -> NoReturn:
     """Say once why processes failed, by their exit codes and what each has told, and end so."""
     paths_of = {rank: told / str(rank) for rank in codes}
     heard = {rank: files.read_json(path) for rank, path in paths_of.items() if path.exists()}
@@ -226,7 +231,7 @@ def _explain(codes: dict[int, int], told: Path, devices: int) -> NoReturn:
     if causes:
         for message in dict.fromkeys(causes.values()):
             errors.say(message)
-        raise SystemExit(max(codes[rank] for rank in causes))
+        raise SystemExit(max(1, *(codes[rank] for rank in causes)))
     # The launcher ends the others by SIGTERM once one is gone, and NCCL by SIGABRT where it lost
     # one: the reason is any other.
     killed = {rank: -code for rank, code in codes.items() if code < 0}
@@ -239,5 +244,5 @@ def _explain(codes: dict[int, int], told: Path, devices: int) -> NoReturn:
     aborted = signal.SIGABRT
     rank, number = min((first or killed).items(), key=lambda item: (item[1] == aborted, item[0]))
     raise UserError(
-        f"process {rank} of {devices} was killed ({signal.Signals(number).name}); {CONTINUES}"
+        f"process {rank} of {devices} was killed ({signal.Signals(number).name}); {_way_on(module)}"
     )

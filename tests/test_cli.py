@@ -81,6 +81,15 @@ def test_ctrl_c_is_a_message_and_130(monkeypatch, capsys) -> None:
     assert "Aborted" not in captured.err
 
 
+def test_a_file_that_ends_too_soon_is_no_ctrl_c(monkeypatch) -> None:
+    def ended() -> None:
+        raise EOFError("No data left in file")
+
+    monkeypatch.setattr(gan.commands["schema"], "callback", ended)
+    with pytest.raises(EOFError, match="No data left"):
+        ends(monkeypatch, "schema")
+
+
 def test_compare_needs_no_valid_recipe(tmp_path, monkeypatch, capsys) -> None:
     text = (ROOT / "params.yaml").read_text()
     (tmp_path / "params.yaml").write_text(text.replace("name: dcgan ", "name: odd "))

@@ -31,7 +31,7 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> Any:
 
         def elastic(config: api.LaunchConfig, entrypoint: str) -> Any:
             def run(*arguments: str) -> None:
-                assert arguments == ("-m", "pipeline.worker", "some.stage")
+                assert arguments[:2] == ("-m", "pipeline.worker")
                 for rank, error in (told or {}).items():
                     os.environ["RANK"] = str(rank)
                     launch._tell(str(error), error)
@@ -48,6 +48,8 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_the_process_that_was_killed_is_named_not_those_ended_after_it(ends: Any) -> None:
     ends(r0=-15, r1=-9)
     with pytest.raises(UserError, match=r"process 1 of 2 was killed \(SIGKILL\).*last checkpoint"):
+        launch.launch(2, "some.stages.train")
+    with pytest.raises(UserError, match=r"was killed \(SIGKILL\); run the same command again"):
         launch.launch(2, "some.stage")
     ends(r0=1, r1=-9)  # the first one lost it, and said so
     with pytest.raises(UserError, match="process 1 of 2 was killed"):
