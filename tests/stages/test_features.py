@@ -29,7 +29,6 @@ def data_of(train: int = 500, val: int = 100, *, test: int = 100, **changes: Any
         (data_of(val=12), ["12 real images", "data.val_fraction"]),
         (data_of(test=19), ["19 real images", "data.test_fraction"]),
         (data_of(class_names=None), ["model.conditional is true", "mine has no labels"]),
-        (data_of(train=63), ["train.batch_size is 64", "only 63 images", "lower it"]),
     ],
 )
 def test_data_that_train_or_evaluate_would_refuse_are_refused_before_an_extractor_is_trained(
@@ -47,5 +46,5 @@ def test_data_that_train_or_evaluate_would_refuse_are_refused_before_an_extracto
 
 def test_data_that_go_with_the_recipe_pass() -> None:
     params = config.load_params(ROOT / "params.yaml")
-    compatibility.check_prepared(params, data_of(train=64, val=20, test=20))
-    compatibility.check_prepared(params, data_of(train=40, kind="points"))
+    compatibility.check_prepared(params, data_of(val=20, test=20))
+    compatibility.check_prepared(params, data_of(train=40))  # a batch may span epochs
