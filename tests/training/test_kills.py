@@ -91,6 +91,7 @@ def work(
         if rank == 0:
             _train_and_save(case, root, Report(step, dies), writing)
         else:
+            checkpoints.wait()
             known = _state_of(root).exists()
             parallel_cases.trained(
                 CASES[case],
