@@ -12,6 +12,7 @@ from typing import Literal
 
 from pipeline import config, lineage, paths
 from pipeline.errors import UserError
+from pipeline.schema import OWN_DATA
 
 FREE_BYTES = 2 * 2**30
 PLOTS_PAGE = Path(".dvc/tmp/plots.html")
@@ -56,7 +57,7 @@ def _data() -> tuple[str, str]:
         raise UserError(
             f"data.path {data.path} does not exist: make it, or name your images' folder"
         )
-    if data.source in config.OWN_DATA and path.is_dir() and not _visible(path):
+    if data.source in OWN_DATA and path.is_dir() and not _visible(path):
         raise UserError(f"data.path {data.path} is empty: put your images there, or name another")
     return "ok", f"{data.source}, {data.path}"
 

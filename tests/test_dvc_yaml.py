@@ -58,6 +58,8 @@ def test_a_stage_names_every_module_that_it_imports_and_that_decides_numbers(sta
         "pipeline/lineage.py",
         "pipeline/logs.py",
         "pipeline/paths.py",
+        "pipeline/schema.py",
+        "pipeline/tuning/schema.py",
         "pipeline/progress.py",
         "pipeline/worker.py",
         "pipeline/datasets/prepared.py",

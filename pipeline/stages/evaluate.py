@@ -19,7 +19,7 @@ from pipeline import (
     paths,
     scoring,
 )
-from pipeline.config import Evaluate, check, read_yaml
+from pipeline.config import check, read_yaml
 from pipeline.datasets import prepared
 from pipeline.errors import UserError
 from pipeline.evaluated import PER_CLASS
@@ -29,6 +29,7 @@ from pipeline.progress import bar
 from pipeline.registry import package
 from pipeline.sampling import class_labels, sample_images
 from pipeline.scatter import scatter
+from pipeline.schema import Evaluate
 from pipeline.tracking import record
 from pipeline.tracking.deliver import deliver_or_keep
 from pipeline.training.devices import pick_device

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 
 from pipeline import compatibility, extractor, files, launch, lineage, logs, parallel, paths
-from pipeline.config import STACKED, Features, check, read_yaml
+from pipeline.config import check, read_yaml
 from pipeline.datasets import prepared
 from pipeline.progress import bar
+from pipeline.schema import STACKED, Features
 from pipeline.training import devices
 
 log = logging.getLogger(__name__)

@@ -8,12 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline import errors, logs, paths
-from pipeline.config import STACKED, Data, load_params
+from pipeline.config import load_params
 from pipeline.datasets import open_source
 from pipeline.datasets.points import MIXTURES, prepare_points
 from pipeline.datasets.prepare import prepare
 from pipeline.datasets.records import Source
 from pipeline.datasets.stacked import Stacks
+from pipeline.schema import STACKED, Data
 
 
 def _images(data: Data) -> Source:

@@ -10,6 +10,7 @@ import optuna
 from pipeline import config, lineage, paths, presets
 from pipeline.errors import UserError
 from pipeline.tuning import finals, ledger, objective, space, studies, work
+from pipeline.tuning.schema import SEARCHED_SECTIONS
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ def winner(study: optuna.Study) -> int:
 
 def _warn_of_changes(definition: studies.Definition) -> None:
     now = config.read_yaml(paths.PARAMS)
-    sections = ("seed", *config.SEARCHED_SECTIONS)
+    sections = ("seed", *SEARCHED_SECTIONS)
     before, after = (
         lineage.flatten({name: values[name] for name in sections})
         for values in (definition.params, now)

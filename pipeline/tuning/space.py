@@ -7,8 +7,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from pipeline import config
-from pipeline.config import Dimension, Params
+from pipeline.config import Params
 from pipeline.errors import ConfigError
+from pipeline.tuning.schema import Dimension
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

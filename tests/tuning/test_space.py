@@ -8,9 +8,10 @@ import optuna
 import pytest
 
 from pipeline import config
-from pipeline.config import Dimension, Params
+from pipeline.config import Params
 from pipeline.errors import ConfigError
 from pipeline.tuning import space
+from pipeline.tuning.schema import Dimension
 
 from .conftest import plain
 
