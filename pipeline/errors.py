@@ -63,7 +63,6 @@ def run(main: Callable[[], None], tell: Callable[[str, BaseException], None] = s
     Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted.
     """
     try:
-        _no_arguments()
         main()
     except (Exception, KeyboardInterrupt) as error:
         message, code = _message_and_code(error)
@@ -71,18 +70,6 @@ def run(main: Callable[[], None], tell: Callable[[str, BaseException], None] = s
             raise
         tell(message, error)
         raise SystemExit(code) from None
-
-
-def _no_arguments() -> None:
-    """Of a stage, whose settings are in params.yaml, `--help` says what it does."""
-    entry = sys.modules["__main__"]
-    spec = getattr(entry, "__spec__", None)
-    if spec is None or not spec.name.startswith("pipeline.stages.") or len(sys.argv) < 2:
-        return
-    if sys.argv[1] not in ("-h", "--help"):
-        raise ConfigError(f"{spec.name} takes no arguments: params.yaml has its settings")
-    print(f"{(entry.__doc__ or spec.name).strip()}\n\nIts settings are in params.yaml.")
-    raise SystemExit(0)
 
 
 def _message_and_code(error: BaseException) -> tuple[str | None, int]:

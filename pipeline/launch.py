@@ -10,6 +10,7 @@ machines start the stage by torchrun on each of them, whose numbers then count:
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import logging
 import os
@@ -23,7 +24,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pipeline import errors, files, paths, worker
+from pipeline import arguments, errors, files, paths, worker
 from pipeline.config import check, read_yaml
 from pipeline.errors import ConfigError, UserError
 from pipeline.lineage import Inputs, difference
@@ -39,6 +40,7 @@ class Differ(UserError):
 
 def run(main: Callable[[], None], module: str) -> None:
     """Run a stage's `main`, here or in several processes; ends like `errors.run`."""
+    arguments.none(module, inspect.getdoc(inspect.getmodule(main)))
     if not under_torchrun():
         errors.run(lambda: _run(main, module))
         return

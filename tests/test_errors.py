@@ -1,9 +1,6 @@
 """Exit codes and messages of commands."""
 
 import errno
-import sys
-from importlib.machinery import ModuleSpec
-from types import ModuleType
 
 import pytest
 
@@ -41,21 +38,3 @@ def test_a_bug_keeps_its_traceback() -> None:
 
     with pytest.raises(FileNotFoundError):
         errors.run(main)
-
-
-@pytest.mark.parametrize(
-    ("argument", "code", "words"),
-    [("--help", 0, "Makes nothing."), ("--steps=5", 2, "pipeline.stages.x takes no arguments")],
-)
-def test_a_stage_says_what_it_does_and_takes_no_arguments(
-    argument: str, code: int, words: str, monkeypatch, capsys
-) -> None:
-    stage = ModuleType("__main__", "Makes nothing.")
-    stage.__spec__ = ModuleSpec("pipeline.stages.x", None)
-    monkeypatch.setitem(sys.modules, "__main__", stage)
-    monkeypatch.setattr(sys, "argv", ["x.py", argument])
-    with pytest.raises(SystemExit) as stopped:
-        errors.run(lambda: pytest.fail("it ran"))
-    captured = capsys.readouterr()
-    assert stopped.value.code == code
-    assert words in captured.out + captured.err

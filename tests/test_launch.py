@@ -184,3 +184,20 @@ def test_processes_of_other_inputs_all_end_with_what_differs(
 @pytest.mark.slow
 def test_processes_of_the_same_inputs_go_on(tmp_path: Path) -> None:
     assert together(agrees, tmp_path, {}) == ["None", "None"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "code", "words"),
+    [
+        ("--help", 0, "as three splits on disk"),
+        ("--steps=5", 2, "unrecognized arguments: --steps=5"),
+    ],
+)
+def test_a_stage_says_what_it_does_and_takes_no_arguments(
+    argument: str, code: int, words: str
+) -> None:
+    command = [sys.executable, "-m", "pipeline.stages.prepare", argument]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert words in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 from torch import distributed
 
+ROOT = Path(__file__).parents[1]
 CONTEXT = multiprocessing.get_context("forkserver")
 
 
@@ -32,6 +35,22 @@ def together(
         assert process.exitcode is not None, "it hangs"
     told = [folder / f"told-{rank}" for rank in range(n)]
     return [path.read_text() if path.exists() else "" for path in told]
+
+
+def torchrun(module: str, *arguments: object, n: int = 2) -> None:
+    """`python -m module` in `n` processes of one thread each, by torch's own launcher."""
+    launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={n}", "--rdzv-backend=c10d"]
+    launcher += ["--rdzv-endpoint=localhost:0", "--local-addr=127.0.0.1"]
+    done = subprocess.run(
+        [sys.executable, *launcher, "-m", module, *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def _join(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline import errors, logs, paths
+from pipeline import arguments, errors, logs, paths
 from pipeline.config import load_params
 from pipeline.datasets import open_source
 from pipeline.datasets.points import MIXTURES, prepare_points
@@ -69,4 +69,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     logs.setup()
+    arguments.none("pipeline.stages.prepare", __doc__)
     errors.run(main)

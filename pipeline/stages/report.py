@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from pipeline import errors, files, logs, paths
+from pipeline import arguments, errors, files, logs, paths
 from pipeline.config import load_params
 from pipeline.networks.build import load_generator
 from pipeline.report import outs, page
@@ -34,4 +34,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     logs.setup()
+    arguments.none("pipeline.stages.report", __doc__)
     errors.run(main)

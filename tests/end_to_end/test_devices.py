@@ -284,13 +284,17 @@ def test_a_launcher_that_is_asked_to_end_takes_all_along_with_one_message(
     assert output == f"error: {told}\n"
 
 
-@pytest.mark.slow
-def test_a_run_of_two_continues_in_one(workspace: Workspace) -> None:
-    workspace.set(train__steps=600, train__eval_every=100, train__devices=2, seed=2)
+def kill_at_checkpoint(workspace: Workspace) -> None:
     process = start(workspace)
     wait_for_checkpoint(workspace, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
+
+
+@pytest.mark.slow
+def test_a_run_of_two_continues_in_one(workspace: Workspace) -> None:
+    workspace.set(train__steps=600, train__eval_every=100, train__devices=2, seed=2)
+    kill_at_checkpoint(workspace)
     workspace.set(train__devices=1)
     output = workspace.run("python", "-m", "pipeline.stages.train")
     assert "continuing from the checkpoint at step" in output
@@ -301,10 +305,7 @@ def test_a_run_of_two_continues_in_one(workspace: Workspace) -> None:
 @pytest.mark.slow
 def test_of_a_damaged_checkpoint_one_process_tells(workspace: Workspace) -> None:
     workspace.set(train__steps=600, train__eval_every=100, train__devices=2, seed=3)
-    process = start(workspace)
-    wait_for_checkpoint(workspace, process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
+    kill_at_checkpoint(workspace)
     (checkpoint,) = (workspace.root / ".checkpoints").glob("*/state.pt")
     os.truncate(checkpoint, checkpoint.stat().st_size // 2)
     for devices in (2, 1):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +11,8 @@ import torch
 from pipeline.training import checkpoints
 from pipeline.training.state import State
 
+from ..together import torchrun
 from . import parallel_cases
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -30,18 +26,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]
             checkpoints.save(state, saved)
 
     parallel_cases.trained("r1_r2", save=save, checkpoint_every=2)
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d"]
-    launcher += ["--rdzv-endpoint=localhost:0", "--local-addr=127.0.0.1"]
-    done = subprocess.run(
-        [sys.executable, *launcher, "-m", parallel_cases.__name__, str(folder / "out"), str(saved)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=500,
-    )
-    assert done.returncode == 0, done.stderr
+    torchrun(parallel_cases.__name__, folder / "out", saved)
     return folder, torch.load(folder / "out", weights_only=True)
 
 
