@@ -24,10 +24,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import evaluation, files, pairs, paths
+from pipeline import files, pairs, paths
 from pipeline.config import load_params
 from pipeline.evaluated import Evaluated, Samples
 from pipeline.metrics import frechet, modes, neighbours
+from pipeline.metrics.threads import single_threaded
 from pipeline.registry import gate
 
 ROOT = Path(__file__).parents[1]
@@ -153,7 +154,7 @@ def decide(world: World, seed: int, challenger: Model, size: tuple[int, int], ma
         n = min(n_fake, n_real)
         figures = neighbours.precision_recall(reals[:n], side.samples.features[:n], k=5)  # type: ignore[union-attr]
         side.metrics.update(figures)
-    with evaluation.single_threaded():
+    with single_threaded():
         decision = gate.decide(
             sides[1], sides[0], margins, problems=[], n_held_out=n_real, families=FAMILIES
         )

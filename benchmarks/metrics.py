@@ -237,6 +237,7 @@ def evaluation_seconds() -> Iterator[dict[str, Any]]:
     from pipeline import audit, evaluation, extractor, sampling
     from pipeline.datasets.prepared import Split
     from pipeline.networks.build import build
+    from pipeline.reference import build_reference
 
     n, n_train, size, classes = 10_000, 50_000, 32, 10
     rng = np.random.default_rng(0)
@@ -283,7 +284,7 @@ def evaluation_seconds() -> Iterator[dict[str, Any]]:
     lap("sampling (the default DCGAN)")
     features, logits = extractor.extract(judge, shown)
     lap("features")
-    reference = evaluation.build_reference(reals, real_logits, [n_train // classes] * classes)
+    reference = build_reference(reals, real_logits, [n_train // classes] * classes)
     lap("reference")
     space = evaluation.Space(features, reals, train_features, logits)
     evaluation.evaluate(
@@ -306,7 +307,7 @@ def evaluation_seconds() -> Iterator[dict[str, Any]]:
 
 def signals_milliseconds() -> Iterator[dict[str, Any]]:
     """CPU milliseconds of the four signals of collapse of 1,000 samples, beside 1,000 reals."""
-    from pipeline import evaluation
+    from pipeline.reference import build_reference, collapse
 
     n, d, classes = 1000, 128, 10
     rng = np.random.default_rng(0)
@@ -316,11 +317,11 @@ def signals_milliseconds() -> Iterator[dict[str, Any]]:
         features = centres[rng.integers(classes, size=n)] + rng.normal(size=(n, d))
         return features.astype(np.float32), features[:, :classes].astype(np.float32)
 
-    reference, fakes = evaluation.build_reference(*draw(), [n // classes] * classes), draw()
+    reference, fakes = build_reference(*draw(), [n // classes] * classes), draw()
     taken = []
     for _ in range(50):
         began = time.process_time()
-        evaluation.collapse(*fakes, reference)
+        collapse(*fakes, reference)
         taken.append(1000 * (time.process_time() - began))
     yield {"milliseconds": median(taken)}
 

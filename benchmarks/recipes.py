@@ -33,6 +33,7 @@ from pipeline.datasets import prepared
 from pipeline.errors import ConfigError, UserError
 from pipeline.grids import one_class_a_row, save_grid
 from pipeline.networks.build import generator_from
+from pipeline.reference import build_reference
 from pipeline.sampling import class_labels, sample_images
 from pipeline.training import callbacks, numerics, recipe
 from pipeline.training.loop import Callback
@@ -120,7 +121,7 @@ class Figures:
         self.n = min(params.evaluate.samples, len(data.split("train")))
         self.seed = params.evaluate.seed
         self.judge = extractor.load(folder)
-        self.reference = evaluation.build_reference(
+        self.reference = build_reference(
             np.load(folder / "test.npy"), np.load(folder / "test_logits.npy"), self.counts
         )
         self.train = np.load(folder / "train.npy")

@@ -17,6 +17,7 @@ from pipeline import errors, evaluation, extractor, logs, paths, rejection
 from pipeline.config import load_params
 from pipeline.datasets import prepared
 from pipeline.networks.build import load_generator
+from pipeline.reference import benchmark_of, build_reference
 from pipeline.sampling import class_labels, sample_images
 
 SHARES = (0.5, 0.8, 0.95)
@@ -47,11 +48,11 @@ def main() -> None:
     n = min(config.samples, len(data.split("train")))
     labels = class_labels(counts, n, config.seed) if trained["n_classes"] else None
     judge = extractor.load()
-    reference = evaluation.build_reference(
+    reference = build_reference(
         np.load(paths.FEATURES / "test.npy"),
         np.load(paths.FEATURES / "test_logits.npy"),
         counts,
-        evaluation.benchmark_of(data.manifest),
+        benchmark_of(data.manifest),
     )
     train = np.load(paths.FEATURES / "train.npy")
 

@@ -14,10 +14,11 @@ import torch
 
 from pipeline import cas
 from pipeline.datasets.prepared import Split
-from pipeline.evaluation import Space, single_threaded
+from pipeline.evaluation import Space
 from pipeline.metrics import memorization, per_class
 from pipeline.metrics.intervals import wilson
 from pipeline.metrics.per_class import ClassFigures
+from pipeline.metrics.threads import single_threaded
 
 
 def copies(fakes: np.ndarray, train: Split, held_out: Split, *, seed: int) -> dict[str, float]:

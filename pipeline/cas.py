@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from pipeline import extractor
+from pipeline.extractor_training import train_extractor
 
 
 def score(
@@ -27,11 +28,9 @@ def score(
     """Accuracy in [0, 1] on `reals` of a classifier trained on `fakes` with the classes asked for.
 
     fakes, reals: uint8 (N, H, W, C), (M, H, W, C); requested, labels: int64 (N,), (M,).
-    `training` are `extractor.train_extractor`'s n_classes, dim, epochs, batch_size, lr and seed:
-    those by which the data set's own extractor learnt make its accuracy on `reals` the score of
-    real training images, to hold this one against.
+    `training` are `train_extractor`'s n_classes, dim, epochs, batch_size, lr and seed: those by
+    which the data set's own extractor learnt make its accuracy on `reals` the score of real
+    training images, to hold this one against.
     """
-    classifier = extractor.train_extractor(
-        fakes, requested, **training, on_epoch=on_epoch, device=device
-    )
+    classifier = train_extractor(fakes, requested, **training, on_epoch=on_epoch, device=device)
     return extractor.accuracy(classifier, reals, labels, device=device)

@@ -10,72 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
-from pipeline.datasets.prepared import check_enough
+from pipeline.controls import controls
 from pipeline.metrics import bins, frechet, kernel, mind, mixture, modes, neighbours, scores
 from pipeline.metrics.intervals import wilson
-
-NDB_BINS = 100
-# Groups that stand in for classes where there are no labels.
-UNLABELLED_GROUPS = 10
-MONITOR_NEIGHBOURS = 5
-# Images per feature from which bootstrap and fit know the bias of a finite sample. The debiased
-# interval held 97% at 4 images a feature, 71% at 2 and 1% at 1 (32 features, 80 draws each).
-FOR_BIAS = 4
-# A source of images whose classes are modes to be counted.
-STACKED = "stacked_mnist"
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """Data whose classes are equally likely modes, published to count them.
-
-    `centres` (K, D) and `sigma` are those of a mixture of round Gaussians; None for images.
-    """
-
-    centres: np.ndarray | None = None
-    sigma: float | None = None
-
-    def found(self, features: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The mode (N,) of each sample, and whether it counts (N,): of points, the good ones."""
-        if self.centres is None or self.sigma is None:
-            return logits.argmax(axis=1), np.ones(len(logits), bool)
-        return mixture.nearest(features, self.centres, self.sigma)
-
-
-@dataclass(frozen=True)
-class Reference:
-    """The reals that fakes are held to, with all that need not be computed twice.
-
-    Features and logits are the data set's own extractor's, by which classes and signs of collapse
-    are told; `Space` has those in which distances are measured. Groups are the classes that the
-    extractor sees in an image; without labels k-means bins of the reals' features. `frequencies`
-    (K,) are theirs: of the training labels, else of these reals. `benchmark`: what is known of the
-    data of a mode benchmark, else None.
-    """
-
-    features: np.ndarray
-    logits: np.ndarray
-    groups: np.ndarray
-    frequencies: np.ndarray
-    group_centres: np.ndarray | None
-    ndb_centres: np.ndarray
-    ndb_frequencies: np.ndarray
-    within_variances: np.ndarray
-    statistics: frechet.Statistics
-    median_nearest: float
-    benchmark: Benchmark | None = None
-
-    @property
-    def labelled(self) -> bool:
-        return self.group_centres is None
-
-    def groups_of(self, features: np.ndarray, logits: np.ndarray) -> np.ndarray:
-        """Group (N,) of each image."""
-        if self.group_centres is None:
-            return logits.argmax(axis=1)
-        return bins.assign(features, self.group_centres)
+from pipeline.metrics.threads import single_threaded
+from pipeline.reference import Reference, benchmark_figures, collapse
 
 
 @dataclass(frozen=True)
@@ -119,13 +59,6 @@ class Settings:
     seed: int = 0
 
 
-def benchmark_of(manifest: dict[str, Any]) -> Benchmark | None:
-    """What the manifest of a prepared data set says of a mode benchmark; None for other data."""
-    if manifest["kind"] == "points":
-        return Benchmark(np.array(manifest["centres"]), manifest["sigma"])
-    return Benchmark() if manifest["source"] == STACKED else None
-
-
 def stratified(splits: dict[str, Any]) -> bool:
     """Is each class of the test split within one image of its share of the training images?"""
     train, test = (splits.get(name, {}).get("class_counts") for name in ("train", "test"))
@@ -133,72 +66,6 @@ def stratified(splits: dict[str, Any]) -> bool:
         return False
     shares = np.asarray(train) / np.sum(train) * np.sum(test)
     return bool((np.abs(np.asarray(test) - shares) <= 1).all())
-
-
-def single_threaded() -> threadpool_limits:
-    """Context in which BLAS keeps to one thread.
-
-    The metrics' matrices are small: more threads gain little, cost fifty times as much where
-    another process holds a core, and would change the last digits.
-    """
-    return threadpool_limits(1, user_api="blas")
-
-
-def build_reference(
-    features: np.ndarray,
-    logits: np.ndarray,
-    class_counts: list[int] | None,
-    benchmark: Benchmark | None = None,
-) -> Reference:
-    """Reference from reals' features (N, d) and logits (N, K).
-
-    `class_counts` (K,) are those of the training labels; None: no labels. Raises UserError for
-    fewer than `FEWEST_REALS`.
-    """
-    check_enough(len(features))
-    with single_threaded():
-        if class_counts is None:
-            centres = bins.fit(features, min(UNLABELLED_GROUPS, len(features)))
-            groups = bins.assign(features, centres)
-            frequencies = modes.frequencies(groups, len(centres))
-        else:
-            centres = None
-            groups = logits.argmax(axis=1)
-            # A class without a training image counts as half of one, or label_kl could be infinite.
-            counts = np.maximum(np.asarray(class_counts, np.float64), 0.5)
-            frequencies = counts / counts.sum()
-        ndb_centres = bins.fit(features, max(2, min(NDB_BINS, len(features) // 10)))
-        ndb_bins = bins.assign(features, ndb_centres)
-        return Reference(
-            features=features,
-            logits=logits,
-            groups=groups,
-            frequencies=frequencies,
-            group_centres=centres,
-            ndb_centres=ndb_centres,
-            ndb_frequencies=modes.frequencies(ndb_bins, len(ndb_centres)),
-            within_variances=modes.within_variances(features, groups, len(frequencies)),
-            statistics=frechet.statistics(features),
-            median_nearest=neighbours.median_nearest(features),
-            benchmark=benchmark,
-        )
-
-
-def monitor(features: np.ndarray, logits: np.ndarray, reference: Reference) -> dict[str, float]:
-    """`fd`, the four signals of mode collapse, and precision, recall, density and coverage.
-
-    From fakes' features (N, d) and logits (N, K). Keys fd, label_kl, ndb_jsd, selfnn_ratio,
-    within_var_ratio and the four; of a mode benchmark also its own.
-    """
-    n = min(len(features), len(reference.features))
-    k = min(MONITOR_NEIGHBOURS, n - 1)
-    with single_threaded():
-        return {
-            "fd": _fd(features, reference),
-            **neighbours.precision_recall(reference.features[:n], features[:n], k=k),
-            **collapse(features, logits, reference),
-            **_of_benchmark(features, logits, reference),
-        }
 
 
 def evaluate(
@@ -222,32 +89,6 @@ def evaluate(
     return {**result, "n_real": len(space.reals), "n_fake": len(space.fakes)}
 
 
-def _fd(features: np.ndarray, reference: Reference) -> float:
-    if min(len(features), len(reference.features)) <= features.shape[1]:
-        return frechet.distance(features, reference.features)
-    return frechet.of_statistics(frechet.statistics(features), reference.statistics)
-
-
-def collapse(features: np.ndarray, logits: np.ndarray, reference: Reference) -> dict[str, float]:
-    """The four signals of mode collapse, of fakes' features (N, d) and logits (N, K).
-
-    Keys label_kl, ndb_jsd, selfnn_ratio, within_var_ratio; each sees what another is blind to.
-    """
-    groups = reference.groups_of(features, logits)
-    n_groups = len(reference.frequencies)
-    ndb_bins = bins.assign(features, reference.ndb_centres)
-    ndb = modes.frequencies(ndb_bins, len(reference.ndb_centres))
-    variances = modes.within_variances(features, groups, n_groups)
-    return {
-        "label_kl": modes.label_kl(groups, reference.frequencies),
-        "ndb_jsd": modes.jensen_shannon(ndb, reference.ndb_frequencies),
-        "selfnn_ratio": neighbours.selfnn_ratio(
-            features, reference.features, of_reals=reference.median_nearest
-        ),
-        "within_var_ratio": modes.within_var_ratio(variances, reference.within_variances),
-    }
-
-
 def _frechet(
     fakes: Fakes, reference: Reference, space: Space, settings: Settings
 ) -> dict[str, float]:
@@ -258,7 +99,7 @@ def _frechet(
     bias, and with 2,048 features no bootstrap of some thousand images knows it: its interval, as
     that of `fd` from few images, is for the figure at these numbers of images.
     """
-    knows_bias = min(len(space.fakes), len(space.reals)) >= FOR_BIAS * space.fakes.shape[1]
+    knows_bias = min(len(space.fakes), len(space.reals)) >= frechet.FOR_BIAS * space.fakes.shape[1]
     rng = np.random.default_rng(settings.seed)
     n = min(len(space.fakes), len(space.train))
     chosen = rng.choice(len(space.train), n, replace=False)
@@ -344,7 +185,7 @@ def _modes(
 def _benchmark(
     fakes: Fakes, reference: Reference, space: Space, settings: Settings
 ) -> dict[str, float]:
-    result = _of_benchmark(fakes.features, fakes.logits, reference)
+    result = benchmark_figures(fakes.features, fakes.logits, reference)
     if reference.benchmark is None:
         return result
     groups, counted = reference.benchmark.found(fakes.features, fakes.logits)
@@ -364,27 +205,6 @@ def _ends(intervals: dict[str, tuple[float, float]]) -> dict[str, float]:
         for name, interval in intervals.items()
         for end, value in zip(("low", "high"), interval, strict=True)
     }
-
-
-def _of_benchmark(
-    features: np.ndarray, logits: np.ndarray, reference: Reference
-) -> dict[str, float]:
-    """The figures of the published mode benchmarks; none on other data.
-
-    `modes` counts as they do, by the samples that count; so it takes the place of the plain one.
-    """
-    if reference.benchmark is None:
-        return {}
-    groups, counted = reference.benchmark.found(features, logits)
-    n_modes = len(reference.frequencies)
-    result = {
-        "modes": modes.modes(groups[counted]),
-        "reverse_kl": mixture.reverse_kl(groups[counted], n_modes),
-        "reverse_kl_floor": mixture.reverse_kl_floor(n_modes, int(counted.sum())),
-    }
-    if reference.benchmark.centres is not None:
-        result["hq"] = float(counted.mean())
-    return result
 
 
 def _classifier(
@@ -413,35 +233,6 @@ def _controls(
         **{f"control_{name}": float(passed) for name, passed in results.items()},
         "controls": float(all(results.values())),
     }
-
-
-def controls(reference: Reference, *, seed: int = 0) -> dict[str, bool]:
-    """Do the metrics see what is planted, and nothing where there is nothing to see?
-
-    real_vs_real: the distance between two random halves of the reals is compatible with 0 (four
-    deviations of the bootstrap); where they are few, in as many random directions of the features
-    as the bootstrap knows the bias for. dropped_class: without their largest class the reals'
-    label_kl rises by at least half of what it should; left out where there is one class only.
-    """
-    rng = np.random.default_rng(seed)
-    halves = np.array_split(rng.permutation(len(reference.features)), 2)
-    features, known = reference.features, max(len(halves[1]) // FOR_BIAS, 1)
-    if features.shape[1] > known:
-        directions = np.linalg.qr(rng.normal(size=(features.shape[1], known)))[0]
-        features = features @ directions
-    first, second = (features[half] for half in halves)
-    low, _ = frechet.interval(first, second, resamples=50, seed=seed, sds=4)
-    result = {"real_vs_real": low <= 0}
-    counts = np.bincount(reference.groups, minlength=len(reference.frequencies))
-    largest = counts.argmax()
-    if 0 < counts[largest] < len(reference.groups):
-        # Against the reals' own frequencies: against those of a few thousand others, a small set
-        # that happens to have too many of its largest class would look better without it.
-        own = counts / counts.sum()
-        rest = reference.groups[reference.groups != largest]
-        rise = modes.label_kl(rest, own) - modes.label_kl(reference.groups, own)
-        result["dropped_class"] = bool(rise >= -np.log(1 - own[largest]) / 2)
-    return result
 
 
 def protocol(

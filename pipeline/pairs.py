@@ -10,10 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline import evaluation, nearer
+from pipeline import nearer
 from pipeline.evaluated import Evaluated, Samples
 from pipeline.metrics import bins, mind, mixture, modes, neighbours, paired
 from pipeline.metrics.frechet import Difference
+from pipeline.metrics.threads import single_threaded
+from pipeline.reference import Reference, benchmark_of, build_reference
 
 RESAMPLES = 200
 SLICED_RESAMPLES = 50
@@ -29,12 +31,12 @@ def differences(
     families: Sequence[Family] | None = None,
 ) -> dict[str, Difference]:
     """B's figures less A's, from the features of their samples; `families`: by default all."""
-    with evaluation.single_threaded():
-        reference = evaluation.build_reference(
+    with single_threaded():
+        reference = build_reference(
             of_a.real_features,
             of_a.real_logits,
             of_a.data["splits"]["train"]["class_counts"],
-            evaluation.benchmark_of(of_a.data),
+            benchmark_of(of_a.data),
         )
         pair = Pair(a, b, of_a, of_b, reference)
         result: dict[str, Difference] = {}
@@ -51,7 +53,7 @@ class Pair:
     b: Evaluated
     of_a: Samples
     of_b: Samples
-    reference: evaluation.Reference
+    reference: Reference
 
     def around(self, keys: list[str], sds: np.ndarray) -> dict[str, Difference]:
         """The differences of the figures as they are, and their deviations as an interval."""

@@ -16,6 +16,7 @@ from pipeline.datasets import prepared
 from pipeline.evaluated import Samples
 from pipeline.metrics.per_class import ClassFigures
 from pipeline.progress import bar
+from pipeline.reference import Reference, benchmark_of, build_reference
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Seen:
 
     features: np.ndarray
     logits: np.ndarray
-    reference: evaluation.Reference
+    reference: Reference
     space: evaluation.Space
     cas: dict[str, float] = field(default_factory=dict)
 
@@ -78,11 +79,11 @@ def see(images: np.ndarray, labels: np.ndarray | None, judge: Judge) -> Seen:
             device=device,
             on_batch=advance,
         )
-    reference = evaluation.build_reference(
+    reference = build_reference(
         np.load(paths.FEATURES / "test.npy"),
         np.load(paths.FEATURES / "test_logits.npy"),
         judge.manifest["splits"]["train"]["class_counts"],
-        evaluation.benchmark_of(data.manifest),
+        benchmark_of(data.manifest),
     )
     if judge.weights:
         space = _inception_space(judge.weights, data, images, device)
@@ -172,7 +173,7 @@ def _accuracy_score(
     images: np.ndarray,
     requested: np.ndarray,
     judge: Judge,
-    reference: evaluation.Reference,
+    reference: Reference,
 ) -> dict[str, float]:
     """CAS of the samples, by a classifier taught as the data set's own extractor was."""
     training, test = judge.config["training"], judge.data.split("test")

@@ -10,6 +10,7 @@ from pipeline import compare, evaluation, pairs
 from pipeline.errors import UserError
 from pipeline.evaluated import Evaluated, Samples
 from pipeline.evaluation import Fakes, Settings, Space
+from pipeline.reference import Reference, benchmark_figures, benchmark_of, build_reference, monitor
 
 CLASSES, D = 4, 6
 PROTOCOL = {
@@ -43,7 +44,7 @@ def samples(seed: int, *, n: int = 300, noise: float = 0.0, labels=None) -> Samp
 
 def figures(of: Samples) -> dict[str, float]:
     images = np.random.default_rng(0).integers(0, 256, (len(of.features), 2, 2, 1), dtype=np.uint8)
-    reference = evaluation.build_reference(of.real_features, of.real_logits, [50] * CLASSES)
+    reference = build_reference(of.real_features, of.real_logits, [50] * CLASSES)
     space = Space(of.space, of.space_real, draw(300, np.random.default_rng(7))[0], of.logits)
     return evaluation.evaluate(
         Fakes(of.features, of.logits, images), reference, space, Settings(bootstraps=20)
@@ -289,7 +290,7 @@ def test_points_of_a_benchmark_are_compared_by_its_figures() -> None:
         "sigma": 0.1,
         "splits": {"train": {"class_counts": [50] * 3}},
     }
-    benchmark = evaluation.benchmark_of(data)
+    benchmark = benchmark_of(data)
 
     def side(spread: float) -> Evaluated:
         rng = np.random.default_rng(int(100 * spread))
@@ -300,8 +301,8 @@ def test_points_of_a_benchmark_are_compared_by_its_figures() -> None:
         )
         logits, real_logits = np.eye(3)[labels], np.eye(3)[np.arange(90) % 3]
         of = Samples(points, logits, real, real_logits, points, real, None, data, "e" * 64)
-        reference = evaluation.build_reference(real, real_logits, [50] * 3, benchmark)
-        return Evaluated("", evaluation._of_benchmark(points, logits, reference), PROTOCOL, of)
+        reference = build_reference(real, real_logits, [50] * 3, benchmark)
+        return Evaluated("", benchmark_figures(points, logits, reference), PROTOCOL, of)
 
     a, b = side(0.1), side(0.2)
     moved = dataclasses.replace(
@@ -344,7 +345,7 @@ def test_of_equal_models_the_intervals_cover_zero_as_often_as_they_say(noise: fl
         for _ in range(2):
             features, logits = draw(300, rng, noise=noise, labels=rng.integers(CLASSES, size=300))
             of.append(Samples(features, logits, *reals, features, reals[0], None, {}, ""))  # fmt: skip
-        reference = evaluation.build_reference(*reals, [50] * CLASSES)
+        reference = build_reference(*reals, [50] * CLASSES)
         sides = [Evaluated("", _quick(x, reference), PROTOCOL, x) for x in of]
         for family in families:
             for key, x in family(pairs.Pair(*sides, *of, reference)).items():
@@ -353,12 +354,12 @@ def test_of_equal_models_the_intervals_cover_zero_as_often_as_they_say(noise: fl
         assert 0.91 <= count / draws <= 1, (key, count / draws)
 
 
-def _quick(x: Samples, reference: evaluation.Reference) -> dict[str, float]:
+def _quick(x: Samples, reference: Reference) -> dict[str, float]:
     """The figures without the slow ones."""
     from pipeline.metrics import modes, neighbours
 
     return {
-        **evaluation.monitor(x.features, x.logits, reference),
+        **monitor(x.features, x.logits, reference),
         **neighbours.precision_recall(reference.features, x.features, k=5),
         "confidence": modes.confidence(x.logits),
     }

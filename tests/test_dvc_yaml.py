@@ -77,8 +77,6 @@ def test_a_stage_names_every_module_that_it_imports_and_that_decides_numbers(sta
         if not path.endswith("__init__.py"):  # a registry imports all that one may choose
             waiting += _imports(path)
     needed = {path for path in reached - aside if not path.endswith("__init__.py")}
-    if stage == "train":  # its monitor computes neither
-        needed -= {"pipeline/metrics/kernel.py", "pipeline/metrics/scores.py"}
     assert needed <= set(STAGES[stage]["deps"])
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import evaluation, extractor, files, paths, scoring
+from pipeline import evaluation, extractor, extractor_training, files, paths, scoring
 from pipeline.datasets import prepared
 from pipeline.errors import UserError
 from pipeline.training.monitor import Monitor
@@ -25,7 +25,7 @@ def bars(n: int, size: int = 16, channels: int = 1, seed: int = 0) -> tuple[np.n
 
 def train(images, labels, **changes):
     arguments = {"dim": 16, "epochs": 6, "batch_size": 32, "lr": 0.005, "seed": 0}
-    return extractor.train_extractor(
+    return extractor_training.train_extractor(
         images, labels, n_classes=None if labels is None else 3, **(arguments | changes)
     )
 
@@ -150,7 +150,7 @@ def test_gradients_flow_through_a_trained_extractor(trained):
 
 def test_shift_moves_each_image_whole_and_repeats_the_edge():
     images = np.arange(36, dtype=np.uint8).reshape(1, 6, 6, 1).repeat(50, axis=0)
-    moved = extractor.shift(images, np.random.default_rng(0), 1)
+    moved = extractor_training.shift(images, np.random.default_rng(0), 1)
     padded = np.pad(images[0], ((1, 1), (1, 1), (0, 0)), mode="edge")
     windows = {padded[i : i + 6, j : j + 6].tobytes() for i in range(3) for j in range(3)}
     assert {image.tobytes() for image in moved} == windows
@@ -188,7 +188,7 @@ def stacks():
 
 def test_a_stack_is_told_by_an_extractor_of_single_images(stacks, tmp_path):
     images, labels = stacks
-    model = extractor.train_stacked(
+    model = extractor_training.train_stacked(
         images, labels, n_classes=27, dim=16, epochs=6, batch_size=32, lr=0.005, seed=0
     )
     features, logits = extractor.extract(model, images)

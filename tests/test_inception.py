@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from pipeline import evaluation, inception
 from pipeline.errors import UserError
 from pipeline.evaluation import Fakes, Settings, Space
+from pipeline.reference import build_reference
 
 from .random_inception import pictures, write
 
@@ -87,7 +88,7 @@ def test_the_figures_are_those_of_torch_fidelity(weights: inception.Weights, net
     features, classes = (rng.normal(size=(N, n)).astype(np.float32) for n in (8, 3))
     ours = evaluation.evaluate(
         Fakes(features, classes, fakes),
-        evaluation.build_reference(features, classes, [8, 8, 8]),
+        build_reference(features, classes, [8, 8, 8]),
         Space(seen, of_reals, of_reals, logits, "fid", distance=inception.fid, kid=inception.kid),
         Settings(neighbours=1, bootstraps=20),
     )

@@ -10,6 +10,9 @@ Statistics = tuple[np.ndarray, np.ndarray]
 
 # Rows held in float64 at a time.
 BLOCK = 4096
+# Images per feature from which bootstrap and fit know the bias of a finite sample. The debiased
+# interval held 97% at 4 images a feature, 71% at 2 and 1% at 1 (32 features, 80 draws each).
+FOR_BIAS = 4
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import compare, evaluation, pairs
+from pipeline import compare, pairs
 from pipeline.evaluated import Evaluated, Samples
 from pipeline.metrics import frechet, memorization
 from pipeline.metrics.frechet import Difference
 from pipeline.metrics.per_class import FEWEST
+from pipeline.metrics.threads import single_threaded
+from pipeline.reference import Reference, benchmark_of, build_reference
 
 MOST_CLASSES = 100  # of more, each has too few images for a distance of its own
 CLASS_RESAMPLES = 50
@@ -117,12 +119,12 @@ def decide(
     return Decision(conditions, _figures(metrics, of_champion, differences))
 
 
-def _reference(samples: Samples) -> evaluation.Reference:
-    return evaluation.build_reference(
+def _reference(samples: Samples) -> Reference:
+    return build_reference(
         samples.real_features,
         samples.real_logits,
         samples.data["splits"]["train"]["class_counts"],
-        evaluation.benchmark_of(samples.data),
+        benchmark_of(samples.data),
     )
 
 
@@ -159,7 +161,7 @@ def worst_class(challenger: Samples, champion: Samples, *, seed: int = SEED) -> 
         ]
         return worst[0] - worst[1]
 
-    with evaluation.single_threaded():
+    with single_threaded():
         plain = difference(rows)
         boot = [
             difference([[drawn(x) for x in part] for part in rows]) for _ in range(CLASS_RESAMPLES)

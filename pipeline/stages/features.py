@@ -14,6 +14,7 @@ import torch
 from pipeline import compatibility, extractor, files, launch, lineage, logs, parallel, paths
 from pipeline.config import check, read_yaml
 from pipeline.datasets import prepared
+from pipeline.extractor_training import train_extractor, train_stacked
 from pipeline.progress import bar
 from pipeline.schema import STACKED, Features
 from pipeline.training import devices
@@ -66,7 +67,7 @@ def _trained(
     """An extractor trained on the train split, and what is known of it."""
     train, val = data.split("train"), data.split("val")
     stacked = data.manifest["source"] == STACKED
-    teach = extractor.train_stacked if stacked else extractor.train_extractor
+    teach = train_stacked if stacked else train_extractor
     training: dict[str, Any] = {
         "n_classes": data.n_classes,
         "dim": config.dim,

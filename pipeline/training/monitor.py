@@ -6,13 +6,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipeline import evaluation, extractor, parallel, paths
+from pipeline import extractor, parallel, paths
 from pipeline.datasets.prepared import Prepared
+from pipeline.reference import benchmark_of, build_reference, monitor
 from pipeline.sampling import class_labels, sample_images
 
 
 class Monitor:
-    """Called with a generator, the figures of `evaluation.monitor` on its samples.
+    """Called with a generator, the figures of `reference.monitor` on its samples.
 
     They are held to the reals of `split`; only measurements of a benchmark may take another than
     `val`.
@@ -34,11 +35,11 @@ class Monitor:
     ) -> None:
         counts = data.manifest["splits"]["train"]["class_counts"]
         self.extractor = extractor.load().to(device)
-        self.reference = evaluation.build_reference(
+        self.reference = build_reference(
             np.load(paths.FEATURES / f"{split}.npy"),
             np.load(paths.FEATURES / f"{split}_logits.npy"),
             extractor.as_seen(data)["splits"]["train"]["class_counts"],
-            evaluation.benchmark_of(data.manifest),
+            benchmark_of(data.manifest),
         )
         self.n, self.seed, self.device = n, seed, device
         self.labels = class_labels(counts, n, seed) if conditional else None
@@ -49,4 +50,4 @@ class Monitor:
         )
         seen = extractor.extract(self.extractor, samples, device=self.device)
         first = parallel.rank() == 0
-        return parallel.share(evaluation.monitor(*seen, self.reference) if first else None)
+        return parallel.share(monitor(*seen, self.reference) if first else None)

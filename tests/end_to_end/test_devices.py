@@ -30,13 +30,13 @@ WATCHED = """
 from pipeline import extractor, launch, parallel
 from pipeline.stages import evaluate
 
-teach = extractor.train_extractor
+teach = extractor_training.train_extractor
 
 def told(*given, **named):
     print("a classifier is taught by", parallel.size())
     return teach(*given, **named)
 
-extractor.train_extractor = told
+extractor_training.train_extractor = told
 launch.run(evaluate.main, "pipeline.stages.evaluate")
 """
 

@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.config import load_params
 from pipeline.evaluated import Evaluated, Samples
+from pipeline.reference import build_reference
 from pipeline.registry import gate
 
 N, D, K = 600, 6, 3
@@ -44,7 +45,7 @@ def evaluated(features: np.ndarray, reals: np.ndarray, **changes: float) -> Eval
     )
     from pipeline import evaluation
 
-    reference = evaluation.build_reference(reals, logits(reals), [100] * K)
+    reference = build_reference(reals, logits(reals), [100] * K)
     metrics = evaluation.evaluate(
         evaluation.Fakes(features, samples.logits, features),
         reference,

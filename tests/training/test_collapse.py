@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import evaluation, extractor
+from pipeline import extractor
 from pipeline.datasets.points import MIXTURES
+from pipeline.reference import Benchmark, build_reference, monitor
 from pipeline.training import collapse
 
 
@@ -20,9 +21,9 @@ def figures(problem: str, samples: np.ndarray) -> dict[str, float]:
         return features.numpy(), logits.numpy()
 
     counts = np.bincount(modes, minlength=len(mixture.centres)).tolist()
-    benchmark = evaluation.Benchmark(mixture.centres, mixture.sigma)
-    reference = evaluation.build_reference(*seen(reals), counts, benchmark)
-    return evaluation.monitor(*seen(samples), reference)
+    benchmark = Benchmark(mixture.centres, mixture.sigma)
+    reference = build_reference(*seen(reals), counts, benchmark)
+    return monitor(*seen(samples), reference)
 
 
 @pytest.mark.parametrize("n", [500, 2000])
