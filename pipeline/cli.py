@@ -6,15 +6,12 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from pipeline import errors, logs, paths
-from pipeline.registry import commands
-
-if TYPE_CHECKING:
-    import numpy as np
+from pipeline.registry import commands as registry
+from pipeline.tuning import commands as tuning
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -136,114 +133,6 @@ def ui(host: str, port: int) -> None:
     os.execv(mlflow, [*command, "--host", host, "--port", str(port)])
 
 
-@gan.command()
-@click.option("-n", default=100, show_default=True, type=click.IntRange(1, 100_000))
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
-@click.option("--label", help="A class by name or number; default: all in turn.")
-@click.option("--which", default="best", show_default=True, type=click.Choice(["best", "last"]))
-@click.option(
-    "--model",
-    default=str(paths.GENERATOR),
-    show_default=True,
-    help="A training's folder, or a registered model: models:/NAME@champion.",
-)
-@click.option("--grid", "as_grid", is_flag=True, help="One picture of all, ten in a row.")
-@click.option(
-    "--truncation",
-    default=1.0,
-    show_default=True,
-    type=click.FloatRange(0, 1, min_open=True),
-    help="Below 1: likelier samples, less variety.",
-)
-@click.option(
-    "--reject", is_flag=True, help="Keep the samples that the discriminator takes for real."
-)
-@click.option(
-    "--c2pa",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    nargs=2,
-    metavar="CERTIFICATES KEY",
-    help="Sign the grid or the archive; needs the extra c2pa.",
-)
-@click.option(
-    "--out",
-    default=Path("samples"),
-    type=click.Path(path_type=Path),
-    show_default=True,
-    help="A folder; NAME.zip: an archive of all; with --grid also NAME.png; points: NAME.csv.",
-)
-def sample(
-    n: int,
-    seed: int,
-    label: str | None,
-    which: str,
-    model: str,
-    as_grid: bool,
-    truncation: float,
-    reject: bool,
-    c2pa: tuple[Path, Path] | None,
-    out: Path,
-) -> None:
-    """Write images from the trained generator as PNG files; points as a CSV file or a plot.
-
-    Each PNG says in its metadata what made it, which `gan trace` proves; a manifest with the hashes
-    of all lies beside them and in the run. --reject needs the discriminator that the training kept
-    beside the generator, and the prepared data, by whose val split it is calibrated.
-    """
-    from pipeline import outputs
-    from pipeline.registry import credentials, samples
-
-    archive = out.suffix == samples.ARCHIVE
-    alone = samples.is_file(out, as_grid=as_grid)
-    if archive and as_grid:
-        raise click.UsageError("give --grid or an archive, not both")
-    if c2pa and not (archive or as_grid):
-        raise click.UsageError("--c2pa signs a --grid or an archive (--out NAME.zip)")
-    samples.check_out(out, as_grid=as_grid)
-    signing = credentials.Signing(*c2pa) if c2pa else None
-    if signing is not None:
-        credentials.check(signing)
-    if model.startswith("models:/"):
-        if reject:
-            raise click.UsageError("--reject needs the discriminator, which no package holds")
-        batch = samples.of_model(model, n=n, seed=seed, label=label, truncation=truncation)
-    else:
-        batch, share = samples.of_folder(
-            Path(model),
-            which=which,
-            n=n,
-            seed=seed,
-            label=label,
-            truncation=truncation,
-            reject=reject,
-        )
-        if share is not None:
-            click.echo(f"{share:.1%} of the samples drawn were accepted", err=True)
-    points = batch.samples.ndim == 2
-    if points and (archive or signing is not None):
-        raise click.UsageError("points are neither signed nor put into an archive")
-    if not points and out.suffix == samples.TABLE:
-        raise click.UsageError("images are no table: give --out a folder or NAME.zip")
-    outputs.make_folder(out.parent if alone else out)
-    if points:
-        path = out if alone else out / f"seed{seed}.{'png' if as_grid else 'csv'}"
-        _write_points(path, batch.samples)
-    else:
-        path = samples.write(batch, out, as_grid=as_grid, signing=signing)
-    click.echo(f"{n} {'points' if points else 'images'} in {path}")
-
-
-def _write_points(path: Path, points: np.ndarray) -> None:
-    """A scatter plot, or a line for each point."""
-    from pipeline import files, grids, scatter
-
-    if path.suffix == ".png":
-        grids.save_png(path, scatter.scatter(points, points))
-        return
-    lines = ["x,y", *(f"{x:.6g},{y:.6g}" for x, y in points)]
-    files.write_bytes(path, ("\n".join(lines) + "\n").encode())
-
-
 @gan.group()
 def preset() -> None:
     """Recipes that are known to work, to be merged into params.yaml."""
@@ -300,104 +189,6 @@ def preset_use(name: str, everything: bool, as_json: bool) -> None:
         click.echo(f"{paths.PARAMS} has all of {name} already")
 
 
-STORAGE = click.option(
-    "--storage",
-    metavar="URL",
-    help="Where studies are kept: postgresql://..., another database, or a journal file; "
-    "default: .tuning/journal.log.",
-)
-WORKERS = click.option(
-    "--workers",
-    default=1,
-    show_default=True,
-    type=click.IntRange(1, 256),
-    help="Processes on this machine; they share its cores, or take a GPU each in turn.",
-)
-
-
-@gan.group(invoke_without_command=True)
-@WORKERS
-@STORAGE
-@click.option("--json", "as_json", is_flag=True, help="The outcome as JSON.")
-@click.pass_context
-def tune(context: click.Context, workers: int, storage: str | None, as_json: bool) -> None:
-    """Search for better settings: section `tune` of params.yaml says which, and how long.
-
-    Every trial has the work of a full one, whatever its settings; the first has today's. Stop it
-    with Ctrl-C: the same command goes on. Then `gan tune apply` and `dvc repro`.
-    """
-    if context.invoked_subcommand is not None:
-        return
-    from dataclasses import asdict
-
-    from pipeline.config import read_yaml
-    from pipeline.tuning import finals, search, studies
-
-    values = read_yaml(paths.PARAMS)
-    search.known_trials(values)  # an impossible space is refused before anything runs
-    search.prepare()
-    outcome = search.search(values, workers=workers, url=studies.storage_url(storage))
-    if as_json:
-        told = None if outcome is None else {**asdict(outcome), "verdict": outcome.verdict}
-        click.echo(json.dumps(told, indent=2))
-        return
-    if outcome is not None:
-        finals.show(outcome)
-    click.echo("trials     gan tune show")
-    if outcome is None or outcome.winner is not outcome.today:
-        click.echo("apply      gan tune apply && dvc repro")
-    else:
-        click.echo(
-            "apply      nothing: today's settings stay (gan tune apply --trial N all the same)"
-        )
-
-
-@tune.command("show")
-@click.argument("study", required=False)
-@STORAGE
-@click.option("--json", "as_json", is_flag=True, help="All of it, as JSON.")
-def tune_show(study: str | None, storage: str | None, as_json: bool) -> None:
-    """Print a study's trials, what mattered, and where the time went; default: the newest."""
-    from pipeline.tuning import show, studies
-
-    found = studies.load(studies.open_storage(studies.storage_url(storage)), study)
-    if as_json:
-        click.echo(json.dumps(show.everything(found), indent=2))
-    else:
-        show.show(found)
-
-
-@tune.command("apply")
-@click.argument("study", required=False)
-@click.option("--trial", type=click.IntRange(min=0), help="Default: the winner.")
-@STORAGE
-@click.option("--json", "as_json", is_flag=True, help="The changed keys, as JSON.")
-def tune_apply(study: str | None, trial: int | None, storage: str | None, as_json: bool) -> None:
-    """Write a trial's settings into params.yaml, with train.steps for equal work."""
-    from pipeline.tuning import studies
-    from pipeline.tuning.apply import apply
-
-    found = studies.load(studies.open_storage(studies.storage_url(storage)), study)
-    number, changed = apply(found, trial)
-    if as_json:
-        click.echo(json.dumps({"study": found.study_name, "trial": number, "changed": changed}))
-        return
-    for line in changed:
-        click.echo(line)
-    click.echo(f"trial {number} of {found.study_name} is in {paths.PARAMS}; run dvc repro")
-
-
-@tune.command("join")
-@click.argument("study", required=False)
-@click.option("--storage", metavar="URL", required=True, help="Where the study is kept.")
-@WORKERS
-def tune_join(study: str | None, storage: str, workers: int) -> None:
-    """Work on a study that another machine began, from a checkout of the same commit."""
-    from pipeline.tuning import search
-
-    search.join(storage, study, workers=workers)
-
-
 @gan.command()
 @click.argument("name", type=click.Choice(["ring", "grid", "stacked_mnist"]))
 @click.option("--seeds", default=3, show_default=True, type=click.IntRange(1, 100))
@@ -448,7 +239,7 @@ def _show_table(rows: list[tuple[str, ...]]) -> None:
         click.echo("  ".join([first.ljust(widths[0]), *cells]))
 
 
-for command in commands.COMMANDS:
+for command in (*registry.COMMANDS, tuning.tune):
     gan.add_command(command)
 
 

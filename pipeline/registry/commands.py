@@ -1,14 +1,18 @@
-"""The verbs of `gan` that have to do with registered models, one function each."""
+"""The verbs of `gan` that have to do with models and what they make, one function each."""
 
 from __future__ import annotations
 
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pipeline import paths
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @click.command()
@@ -200,4 +204,112 @@ def export(model: str, formats: tuple[str, ...], out: Path, as_json: bool) -> No
         click.echo(f"{result.path}  differs from torch by at most {result.difference:.1e}")
 
 
-COMMANDS = (promote, rollback, verify, reproduce, trace, serve, export)
+@click.command()
+@click.option("-n", default=100, show_default=True, type=click.IntRange(1, 100_000))
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
+@click.option("--label", help="A class by name or number; default: all in turn.")
+@click.option("--which", default="best", show_default=True, type=click.Choice(["best", "last"]))
+@click.option(
+    "--model",
+    default=str(paths.GENERATOR),
+    show_default=True,
+    help="A training's folder, or a registered model: models:/NAME@champion.",
+)
+@click.option("--grid", "as_grid", is_flag=True, help="One picture of all, ten in a row.")
+@click.option(
+    "--truncation",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Below 1: likelier samples, less variety.",
+)
+@click.option(
+    "--reject", is_flag=True, help="Keep the samples that the discriminator takes for real."
+)
+@click.option(
+    "--c2pa",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    nargs=2,
+    metavar="CERTIFICATES KEY",
+    help="Sign the grid or the archive; needs the extra c2pa.",
+)
+@click.option(
+    "--out",
+    default=Path("samples"),
+    type=click.Path(path_type=Path),
+    show_default=True,
+    help="A folder; NAME.zip: an archive of all; with --grid also NAME.png; points: NAME.csv.",
+)
+def sample(
+    n: int,
+    seed: int,
+    label: str | None,
+    which: str,
+    model: str,
+    as_grid: bool,
+    truncation: float,
+    reject: bool,
+    c2pa: tuple[Path, Path] | None,
+    out: Path,
+) -> None:
+    """Write images from the trained generator as PNG files; points as a CSV file or a plot.
+
+    Each PNG says in its metadata what made it, which `gan trace` proves; a manifest with the hashes
+    of all lies beside them and in the run. --reject needs the discriminator that the training kept
+    beside the generator, and the prepared data, by whose val split it is calibrated.
+    """
+    from pipeline import outputs
+    from pipeline.registry import credentials, samples
+
+    archive = out.suffix == samples.ARCHIVE
+    alone = samples.is_file(out, as_grid=as_grid)
+    if archive and as_grid:
+        raise click.UsageError("give --grid or an archive, not both")
+    if c2pa and not (archive or as_grid):
+        raise click.UsageError("--c2pa signs a --grid or an archive (--out NAME.zip)")
+    samples.check_out(out, as_grid=as_grid)
+    signing = credentials.Signing(*c2pa) if c2pa else None
+    if signing is not None:
+        credentials.check(signing)
+    if model.startswith("models:/"):
+        if reject:
+            raise click.UsageError("--reject needs the discriminator, which no package holds")
+        batch = samples.of_model(model, n=n, seed=seed, label=label, truncation=truncation)
+    else:
+        batch, share = samples.of_folder(
+            Path(model),
+            which=which,
+            n=n,
+            seed=seed,
+            label=label,
+            truncation=truncation,
+            reject=reject,
+        )
+        if share is not None:
+            click.echo(f"{share:.1%} of the samples drawn were accepted", err=True)
+    points = batch.samples.ndim == 2
+    if points and (archive or signing is not None):
+        raise click.UsageError("points are neither signed nor put into an archive")
+    if not points and out.suffix == samples.TABLE:
+        raise click.UsageError("images are no table: give --out a folder or NAME.zip")
+    outputs.make_folder(out.parent if alone else out)
+    if points:
+        path = out if alone else out / f"seed{seed}.{'png' if as_grid else 'csv'}"
+        _write_points(path, batch.samples)
+    else:
+        path = samples.write(batch, out, as_grid=as_grid, signing=signing)
+    click.echo(f"{n} {'points' if points else 'images'} in {path}")
+
+
+def _write_points(path: Path, points: np.ndarray) -> None:
+    """A scatter plot, or a line for each point."""
+    from pipeline import files, grids, scatter
+
+    if path.suffix == ".png":
+        grids.save_png(path, scatter.scatter(points, points))
+        return
+    lines = ["x,y", *(f"{x:.6g},{y:.6g}" for x, y in points)]
+    files.write_bytes(path, ("\n".join(lines) + "\n").encode())
+
+
+COMMANDS = (promote, rollback, verify, reproduce, trace, serve, export, sample)
