@@ -245,6 +245,10 @@ def _explain(codes: dict[int, int], told: Path, devices: int, module: str) -> No
         raise SystemExit(max(failed.values()))
     aborted = signal.SIGABRT
     rank, number = min((first or killed).items(), key=lambda item: (item[1] == aborted, item[0]))
-    raise UserError(
-        f"process {rank} of {devices} was killed ({signal.Signals(number).name}); {_way_on(module)}"
-    )
+    name = signal.Signals(number).name
+    message = f"process {rank} of {devices} was killed ({name}); {_way_on(module)}"
+    if number == signal.SIGKILL:
+        message += (
+            ". Where nobody sent it, the system did for lack of memory: lower train.batch_size"
+        )
+    raise UserError(message)

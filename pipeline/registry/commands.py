@@ -188,11 +188,16 @@ def export(model: str, formats: tuple[str, ...], out: Path, as_json: bool) -> No
     if not formats:
         raise click.UsageError("give --onnx, --torchscript or --torch-export")
     from pipeline import outputs
+    from pipeline.config import load_tracking
     from pipeline.registry import export as exporting
-    from pipeline.tracking import models
+    from pipeline.registry import lineage
+    from pipeline.tracking.deliver import reach
 
     outputs.check_folder(out)
-    source = models.fetch(model, tag="--model") if model.startswith("models:/") else Path(model)
+    source = Path(model)
+    if model.startswith("models:/"):
+        client, _ = reach(load_tracking().experiment)
+        _, source = lineage.fetch_version(client, model)
     results = [
         exporting.export(source, out / f"generator{exporting.SUFFIXES[name]}", name)
         for name in dict.fromkeys(formats)

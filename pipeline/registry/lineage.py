@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import UserError
-from pipeline.tracking import evaluations, locks
+from pipeline.tracking import evaluations, locks, models
 from pipeline.tracking.record import DIFF, PARAMS
 
 if TYPE_CHECKING:
@@ -100,6 +100,12 @@ def version_at(client: MlflowClient, uri: str) -> ModelVersion:
         known = f"has the aliases {', '.join(sorted(aliases))}" if aliases else "has no alias yet"
         told = str(error.message).rstrip(".")
         raise UserError(f"{uri}: {told}; {name} {known}, and gan ui shows its versions") from None
+
+
+def fetch_version(client: MlflowClient, uri: str) -> tuple[ModelVersion, Path]:
+    """A version and a new folder with its package. Raises UserError where there is none."""
+    version = version_at(client, uri)
+    return version, models.fetch(f"models:/{version.name}/{version.version}", tag=uri)
 
 
 def registered(client: MlflowClient, name: str) -> RegisteredModel:

@@ -26,7 +26,7 @@ from pipeline.networks.build import load_generator
 from pipeline.registry import credentials, fresh, package, provenance, trained
 from pipeline.registry.provenance import Origin
 from pipeline.sampling import requested_labels, sample_images
-from pipeline.tracking import deliver, models, runs, store
+from pipeline.tracking import deliver, runs, store
 
 log = logging.getLogger(__name__)
 
@@ -99,11 +99,10 @@ def of_model(
 ) -> Batch:
     """Samples of a registered model, by its package in a process of its own."""
     from pipeline.config import load_tracking
-    from pipeline.registry.lineage import version_at
+    from pipeline.registry.lineage import fetch_version
 
     client, _ = deliver.reach(load_tracking().experiment)
-    version = version_at(client, uri)
-    folder = models.fetch(f"models:/{version.name}/{version.version}", tag=uri)
+    version, folder = fetch_version(client, uri)
     config = package.read_config(folder)
     if label is not None:  # a wrong class is said here, not by the process
         requested_labels(n, config["n_classes"], config["class_names"], label)

@@ -22,8 +22,7 @@ from typing import TYPE_CHECKING
 from pipeline import ports
 from pipeline.errors import UserError
 from pipeline.registry import fresh
-from pipeline.registry.lineage import version_at
-from pipeline.tracking import models
+from pipeline.registry.lineage import fetch_version
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -49,7 +48,7 @@ def serve(client: MlflowClient, uri: str, *, host: str, port: int, workers: int)
 
     Raises UserError where there is no such version, the port is taken, or the model does not load.
     """
-    version_at(client, uri)
+    fetch_version(client, uri)
     with ports.listen(host, port) as door:
         port = door.getsockname()[1]
         events: list[int] = []
@@ -89,9 +88,8 @@ def curl(host: str, port: int) -> str:
 
 
 def _start(client: MlflowClient, uri: str, door: socket.socket, workers: int) -> _Server:
-    version = version_at(client, uri)
+    version, folder = fetch_version(client, uri)
     name = f"{version.name}/{version.version}"
-    folder = models.fetch(f"models:/{name}", tag=uri)
     environment = fresh.environment(**{MODEL_PATH: str(folder), SERVED_AS: name})
     command = [sys.executable, "-P", "-m", "uvicorn", APP, "--fd", str(door.fileno())]
     if workers > 1:

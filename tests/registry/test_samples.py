@@ -83,6 +83,14 @@ def test_what_is_not_trained_is_told_with_the_way_out(workspace: Path, command: 
     assert not (workspace / "exported").exists()
 
 
+@pytest.mark.parametrize("command", [["sample"], ["export", "--onnx"]])
+def test_a_model_that_is_not_registered_is_told_with_the_way_out(
+    trained: Path, command: list[str]
+) -> None:
+    told = refused(*command, "--model", "models:/nothing@champion")
+    assert told == "nothing is not registered yet: gan promote registers a model"
+
+
 def test_the_manifest_lists_every_image_of_its_folder(trained: Path) -> None:
     for options in (["-n", "5"], ["-n", "2"], ["-n", "3", "--seed", "1"]):
         assert run("sample", *options, "--out", "out").exit_code == 0
