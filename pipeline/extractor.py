@@ -20,6 +20,7 @@ from pipeline import files, parallel, paths
 from pipeline.datasets.prepared import Prepared
 from pipeline.errors import UserError
 from pipeline.metrics.intervals import wilson
+from pipeline.precision import full_float32
 
 WEIGHTS = "extractor.safetensors"
 CONFIG = "config.json"
@@ -208,7 +209,7 @@ def extract(
     n, images = len(images), images[parallel.rows(len(images))]
     features = np.empty((len(images), extractor.n_features), np.float32)
     logits = np.empty((len(images), extractor.n_outputs), np.float32)
-    with torch.inference_mode():
+    with torch.inference_mode(), full_float32():
         for i in range(0, len(images), batch_size):
             f, z = extractor(on_device(images[i : i + batch_size], device))
             features[i : i + batch_size] = f.cpu().numpy()

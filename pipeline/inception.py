@@ -22,6 +22,7 @@ import torch
 
 from pipeline import files, parallel, paths
 from pipeline.errors import UserError
+from pipeline.precision import full_float32
 from pipeline.progress import bar
 
 if TYPE_CHECKING:
@@ -160,9 +161,7 @@ def extract(
     network.to(device)
     features, logits = [], []
     n, images = len(images), images[parallel.rows(len(images))]
-    # TensorFloat-32 would make a GPU's features differ from a CPU's in the fourth digit.
-    exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
-    with torch.inference_mode(), exact, bar(title, len(images)) as advance:
+    with torch.inference_mode(), full_float32(), bar(title, len(images)) as advance:
         for start in range(0, len(images), BATCH):
             batch = torch.from_numpy(np.array(images[start : start + BATCH])).permute(0, 3, 1, 2)
             seen = network(batch.expand(-1, 3, -1, -1).contiguous().to(device))

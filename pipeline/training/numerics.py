@@ -49,15 +49,15 @@ def prepare(device: torch.device, *, deterministic: bool) -> None:
     """Settings of this process by which it computes faster; call it once, before any work.
 
     On a CPU they change no number. On CUDA, unless `deterministic`, float32 products are in
-    TensorFloat-32 and cuDNN tries which convolution is fastest.
+    TensorFloat-32 (cuDNN's would be in any case) and cuDNN tries which convolution is fastest.
     """
     devices.keep_freed_memory()
-    if device.type == "cuda" and device.index is not None:
-        torch.cuda.set_device(device)  # events and streams are of the current one
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what torch then asks for
-        torch.use_deterministic_algorithms(True)
-    elif device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = True
-        torch.backends.cudnn.allow_tf32 = True
-        torch.backends.cudnn.benchmark = True
+    torch.use_deterministic_algorithms(deterministic)
+    if device.type == "cuda":
+        if device.index is not None:
+            torch.cuda.set_device(device)  # events and streams are of the current one
+        torch.backends.cuda.matmul.allow_tf32 = not deterministic
+        torch.backends.cudnn.allow_tf32 = not deterministic
+        torch.backends.cudnn.benchmark = not deterministic
