@@ -98,8 +98,12 @@ def join() -> None:
     from torch import distributed
 
     device = check(read_yaml(paths.PARAMS)).train.device
-    if device == "mps" or (device == "auto" and torch.backends.mps.is_available()):
-        raise ConfigError("train.device: several processes need cpu or cuda; set one of them")
+    on_mps = device == "mps" or (device == "auto" and torch.backends.mps.is_available())
+    if on_mps or ":" in device:  # they take the devices of a machine in turn
+        raise ConfigError(
+            f"train.device is {device!r}, which several processes cannot share: "
+            "set it to cpu or cuda"
+        )
     use_cuda = device != "cpu" and torch.cuda.is_available()
     if use_cuda:
         here, seen = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()

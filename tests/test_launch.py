@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.launcher import api
 
 from pipeline import errors, launch, parallel
+from pipeline.config import read_yaml
 from pipeline.errors import ConfigError, Lost, UserError
 
 from .together import together
@@ -201,3 +203,15 @@ def test_a_stage_says_what_it_does_and_takes_no_arguments(
     assert done.returncode == code
     assert words in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("device", ["mps", "cuda:1"])
+def test_processes_of_one_device_are_refused_before_they_meet(
+    device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = read_yaml(Path(__file__).parents[1] / "params.yaml")
+    values["train"]["device"] = device
+    (tmp_path / "params.yaml").write_text(json.dumps(values))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=f"train.device is '{device}', which several processes"):
+        launch.join()

@@ -6,6 +6,7 @@ another class beside `Generate`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,9 +24,10 @@ from pipeline.regularizers import GeneratorTerm, Memory
 from pipeline.training import devices, randomness
 from pipeline.training.state import State
 
-# Up to here a set is copied to memory once, on CUDA up to half of what is free there; a larger one
-# is read from disk batch by batch.
+# Up to here a set is copied to memory once; a larger one is read from disk batch by batch. On CUDA
+# up to this share of what is free there: networks and other workers of a search need room too.
 RESIDENT_BYTES = 2 * 2**30
+RESIDENT_SHARE = 1 / 4
 
 
 class Task(Protocol):
@@ -114,11 +116,12 @@ class Generate:
     ) -> None:
         self.augment, self.instance_noise, self.pack = augment, instance_noise, pack
         self.noise = torch.tensor(instance_noise, device=device)
-        self.n, self.batch_size, self.latent_dim = len(images), batch_size, latent_dim
+        self.batch_size, self.latent_dim = batch_size, latent_dim
         self.seed, self.device = seed, device
+        self.chosen = functools.partial(_chosen, len(images), batch_size, seed)
         resident = images.nbytes <= _room(device)
-        self.images = _resident(images, device) if resident else images
-        self.read = ReadAhead(self._read)
+        self.images = _resident(images, device) if resident else None
+        self.read = None if resident else ReadAhead(functools.partial(_read, images, self.chosen))
         self.labels = None if labels is None else torch.from_numpy(np.array(labels)).to(device)
         self.aside = held_out
 
@@ -135,23 +138,14 @@ class Generate:
 
     def drawn(self, counter: int) -> tuple[tuple[Tensor, ...], randomness.Draws]:
         latents = randomness.normal((self.batch_size, self.latent_dim), self.seed, counter)
-        latents, chosen = parallel.part(latents), self._chosen(counter)
+        latents, chosen = parallel.part(latents), self.chosen(counter)
         draws = randomness.Draws(self.seed, counter)
-        if isinstance(self.images, Tensor):
-            return (latents, chosen), draws
-        return (latents, chosen, self.read(counter)), draws
-
-    def _chosen(self, counter: int) -> Tensor:
-        """Which images the `counter`-th batch has of this process."""
-        indices = randomness.batch_indices(self.n, self.batch_size, self.seed, counter)
-        return parallel.part(indices)
-
-    def _read(self, counter: int) -> Tensor:
-        return torch.from_numpy(self.images[self._chosen(counter).numpy()])
+        read = () if self.read is None else (self.read(counter),)
+        return (latents, chosen, *read), draws
 
     def batch(self, drawn: tuple[Tensor, ...], draws: randomness.Draws) -> Batch:
         latents, chosen, *read = drawn
-        stored = self.images[chosen] if isinstance(self.images, Tensor) else read[0]
+        stored = read[0] if self.images is None else self.images[chosen]
         labels = None if self.labels is None else self.labels[chosen]
         return Batch(for_networks(stored), latents, labels, draws)
 
@@ -228,11 +222,22 @@ class ReadAhead:
         return found
 
 
+def _chosen(n: int, batch_size: int, seed: int, counter: int) -> Tensor:
+    """Which of `n` images the `counter`-th batch has of this process."""
+    return parallel.part(randomness.batch_indices(n, batch_size, seed, counter))
+
+
+def _read(images: np.ndarray, chosen: Callable[[int], Tensor], counter: int) -> Tensor:
+    return torch.from_numpy(images[chosen(counter).numpy()])
+
+
 def _room(device: torch.device) -> int:
     """Bytes of images that may lie on the device for a whole training."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] // 2
-    return RESIDENT_BYTES
+    if device.type != "cuda":
+        return RESIDENT_BYTES
+    free, _ = torch.cuda.mem_get_info(device)
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int((free + kept) * RESIDENT_SHARE)
 
 
 def _resident(images: np.ndarray, device: torch.device, rows: int = 4096) -> Tensor:

@@ -39,7 +39,7 @@ def run(study: optuna.Study, url: str, bench: objective.Bench, workers: int) -> 
                 if workers == 1:
                     worker.work(study, bench, advance)
                 else:
-                    _run_many(study, url, workers, advance)
+                    _run_many(study, url, bench.params.train.device, workers, advance)
             elif worker.awaited(study):
                 time.sleep(POLL_SECONDS)
                 advance()
@@ -48,8 +48,10 @@ def run(study: optuna.Study, url: str, bench: objective.Bench, workers: int) -> 
                 return
 
 
-def _run_many(study: optuna.Study, url: str, workers: int, advance: Callable[[], None]) -> None:
-    pool = {i: _start(study, url, i, workers) for i in range(workers)}
+def _run_many(
+    study: optuna.Study, url: str, device: str, workers: int, advance: Callable[[], None]
+) -> None:
+    pool = {i: _start(study, url, device, i, workers) for i in range(workers)}
     deaths = 0
     try:
         while pool:
@@ -70,7 +72,7 @@ def _run_many(study: optuna.Study, url: str, workers: int, advance: Callable[[],
                         "Try fewer --workers; the same command goes on"
                     )
                 if worker.has_work(study):  # it died, or another did after it had ended
-                    pool[i] = _start(study, url, i, workers)
+                    pool[i] = _start(study, url, device, i, workers)
     finally:
         for process in pool.values():
             with contextlib.suppress(ProcessLookupError):
@@ -80,23 +82,30 @@ def _run_many(study: optuna.Study, url: str, workers: int, advance: Callable[[],
         worker.reap(study)
 
 
-def _start(study: optuna.Study, url: str, index: int, workers: int) -> subprocess.Popen[bytes]:
+def _start(
+    study: optuna.Study, url: str, device: str, index: int, workers: int
+) -> subprocess.Popen[bytes]:
     threads = max(1, len(os.sched_getaffinity(0)) // workers)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    gpus = torch.cuda.device_count()
-    if gpus:
-        environment["CUDA_VISIBLE_DEVICES"] = gpu(index, gpus, os.environ)
+    visible = visible_gpu(index, torch.cuda.device_count(), device, os.environ)
+    environment = {**os.environ, **visible, "OMP_NUM_THREADS": str(threads)}
     command = [sys.executable, "-m", "pipeline.tuning.worker", url, study.study_name]
     return subprocess.Popen(
         [*command, "--threads", str(threads)], env=environment, start_new_session=True
     )
 
 
-def gpu(index: int, gpus: int, environment: Mapping[str, str]) -> str:
-    """What a worker's CUDA_VISIBLE_DEVICES says: the GPUs in turn, of those that the user left."""
+def visible_gpu(
+    index: int, gpus: int, device: str, environment: Mapping[str, str]
+) -> dict[str, str]:
+    """A worker's CUDA_VISIBLE_DEVICES: the GPUs in turn, of those that the user left.
+
+    Nothing where there is none, or where the user chose one (train.device: cuda:1) for all workers.
+    """
+    if not gpus or ":" in device:
+        return {}
     visible = environment.get("CUDA_VISIBLE_DEVICES", "").split(",")
     names = visible[:gpus] if len(visible) >= gpus and visible[0] else [str(i) for i in range(gpus)]
-    return names[index % gpus].strip()
+    return {"CUDA_VISIBLE_DEVICES": names[index % gpus].strip()}
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.augment import AUGMENTATIONS, Adaptive
 from pipeline.losses import LOSSES
 from pipeline.regularizers import TERMS, Regularizer, gradient_penalty, r1
-from pipeline.training import checkpoints, graphs, numerics
+from pipeline.training import checkpoints, graphs, numerics, tasks
 from pipeline.training.balance import Adaptive as AdaptiveBalance
 from pipeline.training.guard import Guard
 from pipeline.training.state import State
@@ -82,6 +82,7 @@ def test_replayed_updates_give_the_same_bits(recipe: str, runners: list[Any]) ->
     assert rows(plain) == rows(replayed)
 
 
+@pytest.mark.filterwarnings("default")  # of its compilers, which no user can mend
 def test_compiled_networks_are_replayed_as_they_run(runners: list[Any]) -> None:
     terms = [Regularizer(r1, 1.0, every=4)]
     plain, eager, replayed = (
@@ -98,6 +99,21 @@ def test_compiled_networks_are_replayed_as_they_run(runners: list[Any]) -> None:
     assert all(torch.equal(a, b) for a, b in zip(weights(eager), weights(replayed), strict=True))
     for ours, theirs in zip(weights(plain), weights(eager), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.filterwarnings("default")
+def test_images_too_many_for_the_device_are_replayed_alike(
+    compiled: bool, monkeypatch: pytest.MonkeyPatch, runners: list[Any]
+) -> None:
+    changes = {"steps": STEPS, "cuda_graphs": True, "compile": compiled}
+    resident = run(*make(device="cuda", spectral_norm=False), **changes)
+    monkeypatch.setattr(tasks, "RESIDENT_SHARE", 0)
+    state, task = make(device="cuda", spectral_norm=False)
+    assert task.images is None
+    read = run(state, task, **changes)
+    assert all(runner.captured for runner in runners)
+    assert all(torch.equal(a, b) for a, b in zip(weights(resident), weights(read), strict=True))
 
 
 @pytest.mark.parametrize("recipe", ["plain", "ratio", "ada", "lecam"])

@@ -1,6 +1,8 @@
 """The training loop on tiny networks: resume, ratios, clipping, stopping, history."""
 
 import copy
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +123,7 @@ def on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("on_disk")
 def test_images_read_from_disk_give_the_same_bits(tmp_path: Path) -> None:
     state, task = make(d_steps=2)
-    assert not isinstance(task.images, torch.Tensor)
+    assert task.images is None
     read = run(state, task, steps=5)
     with pytest.MonkeyPatch.context() as roomy:
         roomy.setattr(tasks, "RESIDENT_BYTES", 2**30)
@@ -397,11 +399,25 @@ def test_average_moves_by_its_decay() -> None:
     torch.testing.assert_close(ema.weight, before + 0.25)
 
 
+@pytest.mark.usefixtures("on_disk")
+def test_what_read_images_is_gone_with_its_task() -> None:
+    """A search makes many: their images would lie beside each other on the device."""
+    state, task = make()
+    run(state, task, steps=2)
+    gone = weakref.ref(task)
+    gc.disable()
+    try:
+        del state, task
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
 @pytest.mark.parametrize("name", IMAGE_NETWORKS)
 def test_discriminator_learns_to_tell_a_plain_difference(name: str) -> None:
     """D sees bright images, G makes others: its loss falls well below chance."""
     state, task = make(name=name, conditional=False)
-    assert isinstance(task.images, torch.Tensor)
+    assert task.images is not None
     task.images.fill_(250)
     run(state, task, steps=40, lr_d=5e-3, lr_g=1e-6, schedule=SCHEDULES["none"])
     assert state.history[-1]["loss_d"] < 0.5 * state.history[0]["loss_d"]
