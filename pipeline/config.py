@@ -15,6 +15,7 @@ from pipeline import paths
 from pipeline.compatibility import unfit
 from pipeline.errors import ConfigError
 from pipeline.schema import (
+    IN_WORDS,
     Data,
     Evaluate,
     Features,
@@ -150,6 +151,8 @@ def _explain(problem: Any, *section: str) -> str:
         return f"unknown key {key}{_nearest(key)}"
     if kind == "missing":
         return f"{key} is missing: add it (`gan schema` says what is allowed)"
+    if kind == "string_pattern_mismatch":
+        return f"{key} is {value!r}: allowed are {IN_WORDS[problem['ctx']['pattern']]}"
     message = problem["msg"].removeprefix("Value error, ")
     if kind == "value_error":
         return f"{key}.{message}" if key else message

@@ -23,6 +23,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{path.name}.*.new"):  # by a process that was killed
         shutil.rmtree(left, ignore_errors=True)
+    for left in path.parent.glob(f".{path.name}.*.old"):  # likewise, before or after the exchange
+        if path.exists():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.rename(path)
     fresh = path.parent / f".{path.name}.{os.getpid()}.new"
     old = path.parent / f".{path.name}.{os.getpid()}.old"
     shutil.rmtree(fresh, ignore_errors=True)
@@ -53,6 +58,10 @@ def atomic_file(path: Path) -> Iterator[Path]:
         with fresh.open("rb") as file:
             os.fsync(file.fileno())
         fresh.replace(path)
+    except OSError as error:
+        if error.filename is None:  # as where a write finds the disk full
+            error.filename = str(path)
+        raise
     finally:
         fresh.unlink(missing_ok=True)
 

@@ -62,9 +62,12 @@ def stage_key(inputs: Inputs, train_key: str = "") -> str:
 def difference(before: Inputs, after: Inputs) -> list[str]:
     """The changes from `before` to `after`, one line each, params first."""
     old, new = flatten(before["params"]), flatten(after["params"])
+    keys = old.keys() | new.keys()
+    # An empty mapping that is filled is told by what it is filled with.
+    filled = {key.rpartition(".")[0] for key in keys}
     lines = [
         f"{key}: {old.get(key, '(absent)')} -> {new.get(key, '(absent)')}"
-        for key in sorted(old.keys() | new.keys())
+        for key in sorted(keys - filled)
         if old.get(key) != new.get(key) or (key in old) != (key in new)
     ]
     for path in sorted(before["files"].keys() | after["files"].keys()):

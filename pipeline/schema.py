@@ -27,7 +27,13 @@ Betas = Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2,
 Range = tuple[float, float]
 Decay = Literal["none", "linear", "cosine", "late"]
 OptimizerName = Literal["adam", "adamw", "rmsprop", "sgd"]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+DEVICE = r"^(auto|cpu|mps|cuda(:\d+)?)$"
+IN_WORDS = {
+    NAME: "letters, digits, '_', '.' and '-', with a letter or a digit first",
+    DEVICE: "auto, cpu, mps, cuda and cuda:N",
+}
+Name = Annotated[str, Field(pattern=NAME)]
 
 
 class Section(BaseModel):
@@ -241,7 +247,7 @@ class Train(Section):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         description="auto: bf16 where the processor or GPU computes in it, else fp32."
     )
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = Field(
+    device: Annotated[str, Field(pattern=DEVICE)] = Field(
         description="auto: CUDA, else MPS, else the CPU."
     )
     devices: Annotated[int, Field(ge=1, le=1024)] = Field(
@@ -256,7 +262,10 @@ class Train(Section):
         description="CUDA: replay updates as graphs, where the recipe allows it. Changes no number."
     )
     deterministic: bool = Field(description="CUDA: bit-identical resume, slower. A CPU always is.")
-    checkpoint_every: Count = Field(description="Generator updates; changes no number.")
+    checkpoint_every: Count = Field(
+        description="Generator updates; a slow training is saved every five minutes besides. "
+        "Changes no number."
+    )
     eval_every: Count = Field(description="Generator updates between two looks at the samples.")
     eval_samples: Annotated[int, Field(ge=100)] = Field(description="Fakes per look.")
     log_every: Count = Field(description="Generator updates per point of the curves.")

@@ -57,6 +57,8 @@ def test_every_key_is_documented_or_obvious(values: dict[str, Any]) -> None:
         ("data", "source", "ring", ["model.name: dcgan makes images", "points", "preset use ring"]),
         ("model", "name", "pacgan", ["model.name: pacgan makes points", "dcgan"]),
         ("data", "source", "stacked_mnist", ["data.channels must be 3"]),
+        ("train", "device", "gpu", ["train.device is 'gpu': allowed are auto, cpu, mps, cuda and"]),
+        ("data", "name", "a/b", ["data.name is 'a/b': allowed are letters, digits"]),
         ("train", "augment", ["blur"], ["train.augment", "'blur'", "'translation'"]),
         ("train", "augment_p", 0.0, ["train.augment_p", "greater than 0"]),
         ("train", "augment_p", "ada", ["train.augment_p", "train.augment"]),

@@ -123,6 +123,16 @@ def test_difference_names_params_and_files(root: Path) -> None:
     assert lineage.difference(before, before) == []
 
 
+def test_difference_tells_what_an_empty_mapping_is_filled_with() -> None:
+    empty, filled = (
+        {"files": {}, "params": {"terms": {}}},
+        {"files": {}, "params": {"terms": {"x": 1}}},
+    )
+    assert lineage.difference(empty, filled) == ["terms.x: (absent) -> 1"]
+    assert lineage.difference(filled, empty) == ["terms.x: 1 -> (absent)"]
+    assert lineage.difference(empty, {"files": {}, "params": {}}) == ["terms: {} -> (absent)"]
+
+
 def test_difference_tells_null_from_absent() -> None:
     before = {"files": {}, "params": {"a": None}}
     after = {"files": {}, "params": {"b": None}}

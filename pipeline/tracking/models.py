@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import shutil
 import tempfile
 from pathlib import Path
@@ -89,6 +90,7 @@ def _upload(client: MlflowClient, model: LoggedModel, package: Path, run_id: str
 def fetch(uri: str, tag: str = "model.init_from") -> Path:
     """Download the artifacts of `uri` (models:/NAME@ALIAS, models:/NAME/VERSION) to a new folder.
 
+    It is removed when this process ends.
     Raises UserError, which begins with `tag`, where the store has no such model or cannot be
     reached.
     """
@@ -97,8 +99,9 @@ def fetch(uri: str, tag: str = "model.init_from") -> Path:
 
     mlflow.set_tracking_uri(store.uri())
     mlflow.set_registry_uri(store.uri())
+    folder = tempfile.mkdtemp(prefix="gan-model-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     try:
-        folder = mlflow.artifacts.download_artifacts(uri, dst_path=tempfile.mkdtemp(prefix="gan-"))
+        return Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder))
     except Exception as error:  # MLflow, requests, SQLAlchemy and storage clients raise their own
         raise UserError(f"{tag}: {uri} cannot be fetched: {error}") from error
-    return Path(folder)

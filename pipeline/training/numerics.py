@@ -11,12 +11,15 @@ import torch
 from pipeline import parallel
 from pipeline.training import devices
 
+# As params.yaml says them.
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
     """`auto`: bfloat16 where the hardware multiplies it natively, else float32."""
     if name == "auto":
         return torch.bfloat16 if _has_bf16(device) else torch.float32
-    return {"fp32": torch.float32, "bf16": torch.bfloat16}[name]
+    return PRECISIONS[name]
 
 
 def _has_bf16(device: torch.device) -> bool:
@@ -32,7 +35,11 @@ def _has_bf16(device: torch.device) -> bool:
 
 def agreed(precision: torch.dtype) -> torch.dtype:
     """The precision of all processes: what the first one picked, on whatever processors."""
-    return getattr(torch, parallel.share(str(precision).removeprefix("torch.")))
+    return PRECISIONS[parallel.share(name_of(precision))]
+
+
+def name_of(precision: torch.dtype) -> str:
+    return next(name for name, known in PRECISIONS.items() if known == precision)
 
 
 @contextlib.contextmanager
