@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
+import re
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +22,16 @@ _WAYS_OUT = {
     errno.ENOTDIR: "a file is where a folder should be: move it away or name another",
     errno.EROFS: "the file system is read-only: work in a folder that you may write to",
 }
+
+
+# torch raises RuntimeErrors, on a GPU and on a CPU; the last is a size that no machine could have.
+_OUT_OF_MEMORY = re.compile(
+    r"(CUDA|MPS backend|HIP) out of memory|can't allocate memory|not enough memory|"
+    r"Storage size calculation overflowed"
+)
+
+
+INTERRUPTED = "interrupted; the same command continues where it stopped"
 
 
 class UserError(Exception):
@@ -38,8 +51,6 @@ class ConfigError(UserError):
 class Lost(UserError):
     """Another process is gone, and with it the computation."""
 
-    everywhere = True
-
 
 def explain(error: OSError) -> str | None:
     """What to do about an operating-system error, or None where it is likely a bug of ours."""
@@ -54,6 +65,12 @@ def explain(error: OSError) -> str | None:
 def say(message: str, error: BaseException | None = None) -> None:
     """Tell the user, on standard error."""
     print(f"error: {message}", file=sys.stderr)
+
+
+def interrupted(*signal: object) -> NoReturn:
+    """Handler of SIGINT that ends the process at once, as `run` does."""
+    say(INTERRUPTED)
+    os._exit(130)
 
 
 def run(main: Callable[[], None], tell: Callable[[str, BaseException], None] = say) -> None:
@@ -78,9 +95,10 @@ def _message_and_code(error: BaseException) -> tuple[str | None, int]:
         return str(error), error.exit_code
     if isinstance(error, OSError):
         return explain(error), 1
-    # torch's own error is a RuntimeError, and torch is too slow to import for its name.
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error))
+    ):
         return "out of memory: lower train.batch_size, evaluate.batch_size or model.width", 1
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted; the same command continues where it stopped", 130
+        return INTERRUPTED, 130
     return None, 1

@@ -41,6 +41,8 @@ class Differ(UserError):
 def run(main: Callable[[], None], module: str) -> None:
     """Run a stage's `main`, here or in several processes; ends like `errors.run`."""
     arguments.none(module, inspect.getdoc(inspect.getmodule(main)))
+    if signal.getsignal(signal.SIGINT) is errors.interrupted:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if not under_torchrun():
         errors.run(lambda: _run(main, module))
         return

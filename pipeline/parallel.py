@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -25,6 +26,8 @@ from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipeline.errors import Lost
+
+log = logging.getLogger(__name__)
 
 Shape = tuple[int, ...]
 
@@ -278,8 +281,10 @@ def _watched() -> Iterator[None]:
     except RuntimeError as error:
         if not _says_gone(error):
             raise
+        log.debug("the collective said", exc_info=True)
         raise Lost(
-            f"process {rank()} has lost another one of the {size()} ({str(error).splitlines()[0]})"
+            f"process {rank()} has lost another one of the {size()}: start the stage again on all "
+            "machines, and a training continues at its last checkpoint"
         ) from error
 
 

@@ -17,7 +17,8 @@ LAUNCHER = "GAN_LAUNCHER_PID"
 
 def main(module: str) -> None:
     follow(int(os.environ[LAUNCHER]))
-    # Until the stage is imported and takes over: an exception would leave a traceback.
+    # Until the stage is imported and takes over: an exception would leave a traceback. The launcher
+    # says what there is to say.
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # held back until here
     sys.argv = [module]

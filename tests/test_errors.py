@@ -3,6 +3,7 @@
 import errno
 
 import pytest
+import torch
 
 from pipeline import errors
 
@@ -30,6 +31,16 @@ def test_a_users_mistake_is_a_message_and_a_code(
         errors.run(main)
     assert stopped.value.code == code
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shape", [(10**16,), (2**62, 2**62)])
+def test_a_tensor_too_large_for_memory_is_told_with_the_way_out(
+    shape: tuple[int, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        errors.run(lambda: torch.empty(shape))
+    assert stopped.value.code == 1
+    assert "out of memory: lower train.batch_size" in capsys.readouterr().err
 
 
 def test_a_bug_keeps_its_traceback() -> None:

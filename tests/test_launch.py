@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,8 @@ from pipeline.config import read_yaml
 from pipeline.errors import ConfigError, Lost, UserError
 
 from .together import together
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -110,10 +113,11 @@ def test_under_torchrun_what_befalls_all_the_first_of_a_machine_tells(
         raise error
 
     monkeypatch.delenv(launch.TOLD, raising=False)
-    for error in (GONE, ConfigError("a wrong key"), KeyboardInterrupt()):
+    for error in (ConfigError("a wrong key"), KeyboardInterrupt()):
         assert heard(error, "0")
         assert not heard(error, "1")
     assert heard(FULL, "1")
+    assert heard(GONE, "1")  # it may be the first that is gone
 
 
 def test_a_message_that_cannot_be_left_is_said(
@@ -205,11 +209,32 @@ def test_a_stage_says_what_it_does_and_takes_no_arguments(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("stage", ["prepare", "features", "train", "evaluate", "report"])
+def test_an_interrupt_before_a_stage_is_imported_is_a_message(stage: str, tmp_path: Path) -> None:
+    (tmp_path / "numpy.py").write_text("print('here', flush=True)\nimport time\ntime.sleep(60)\n")
+    process = subprocess.Popen(
+        [sys.executable, "-m", f"pipeline.stages.{stage}"],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's job in the background has it ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "here\n"
+    process.send_signal(signal.SIGINT)
+    _, errors_told = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert errors_told == f"error: {errors.INTERRUPTED}\n"
+
+
 @pytest.mark.parametrize("device", ["mps", "cuda:1"])
 def test_processes_of_one_device_are_refused_before_they_meet(
     device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    values = read_yaml(Path(__file__).parents[1] / "params.yaml")
+    values = read_yaml(ROOT / "params.yaml")
     values["train"]["device"] = device
     (tmp_path / "params.yaml").write_text(json.dumps(values))
     monkeypatch.chdir(tmp_path)

@@ -113,7 +113,7 @@ def dies(where: str) -> None:
 @pytest.mark.parametrize("where", ["before", "within"])
 def test_a_process_that_is_killed_is_lost_to_the_other(where: str, tmp_path: Path) -> None:
     told = together(dies, tmp_path, where)
-    assert told[0].startswith("Lost: process 0 has lost another one of the 2 (")
+    assert told[0].startswith("Lost: process 0 has lost another one of the 2: start")
     assert told[1] == ""
 
 
@@ -127,7 +127,7 @@ def stays_away() -> None:
 @pytest.mark.slow
 def test_a_process_that_does_not_answer_is_lost_to_the_other(tmp_path: Path) -> None:
     told = together(stays_away, tmp_path, patience_s=1)
-    assert told[0].startswith("Lost: process 0 has lost another one of the 2 (")
+    assert told[0].startswith("Lost: process 0 has lost another one of the 2: start")
 
 
 def cannot_be_summed() -> Tensor:
