@@ -6,9 +6,11 @@ Continues from the last checkpoint of the same code, data and params; a change s
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from pipeline import compatibility, files, launch, lineage, logs, parallel, paths, progress
@@ -40,7 +42,7 @@ def main() -> None:
     numerics.prepare(device, deterministic=params.train.deterministic)
     inputs = lineage.stage_inputs("train", values)
     # `auto` is another precision on another machine, and then another result.
-    inputs["params"]["train.precision"] = str(precision)
+    inputs["params"]["train.precision"] = numerics.name_of(precision)
     start = _start(params)
     if start is not None:  # what is in the files decides the result, not where they are
         inputs["params"]["model.init_from"] = start.digest
@@ -63,17 +65,13 @@ def main() -> None:
         conditional=params.model.conditional,
         device=device,
     )
+    train = functools.partial(
+        recipe.run, params, state, task, precision=precision, evaluate=monitor
+    )
     if parallel.rank() > 0:
         checkpoints.wait()
         checkpoints.restore(state, None)
-        recipe.run(
-            params,
-            state,
-            task,
-            precision=precision,
-            evaluate=monitor,
-            save=lambda state: None,
-        )
+        train(save=lambda state: None)
         launch.leave()
         return
     run = record.start(
@@ -88,60 +86,75 @@ def main() -> None:
 
     checkpoints.prune(paths.checkpoints(), keep=key)
     with checkpoints.hold(paths.checkpoints(), key) as folder:
-        reached = _restore(state, folder, inputs)
-        began = checkpoints.first_start(folder, run.started, resumed=reached > 0)
+        resumed = _restore(state, folder, inputs)
+        began = checkpoints.first_start(folder, run.started, resumed=resumed)
         run = dataclasses.replace(run, started=began)
         live = LiveRun(run, params.tracking.upload_every)
         grids = _grids(folder / "grids", params, split, n_classes, live)
-        if reached == 0:
+        if not resumed:
             grids.write(state)
-        before, clock = state.seconds, time.perf_counter()
-        try:
-            with (
-                progress.bar("train", params.train.steps, start=reached) as advance,
-                checkpoints.background(folder) as save,
-            ):
-                recipe.run(
-                    params,
-                    state,
-                    task,
-                    precision=precision,
-                    evaluate=monitor,
-                    save=save,
-                    callbacks=[
-                        callbacks.StopOnDivergence(),
-                        callbacks.ShowProgress(advance, reached),
-                        Curves(live),
-                        grids,
-                        Announce(live),
-                    ],
-                )
-        except BaseException as error:
-            live.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
-            raise
-        launch.leave()
-        live.close()
-        wall, trained = time.perf_counter() - clock, state.seconds - before
-        log.info(
-            "beside %.1f s of training: %.1f s (%.1f%%) of looks, tracking and checkpoints",
-            trained,
-            wall - trained,
-            100 * (wall - trained) / max(trained, 1e-9),
-        )
-        config = outs.write_generator(state, params, data, key)
-        outs.write_discriminator(state, params, data, key)
-        with files.atomic_folder(paths.TRAIN_REPORT) as out:
-            files.write_table(out / "history.csv", state.history)
-            evaluated = [row for row in state.history if "eval_fd" in row]
-            files.write_table(out / "evaluations.csv", evaluated)  # DVC's plots draw gaps as zeros
-            if state.events:
-                files.write_table(out / EVENTS, state.events)
-            run.tags.update(alarm_tags(state.events))
-            shutil.copytree(folder / "grids", out / "grids")
-            record.finish(run, model=config).write(out)
+        _tracked(train, state, folder, live, grids, steps=params.train.steps)
+        _write(state, params, data, run, folder)
         checkpoints.discard(folder)
     log.info("best of the checkpoints: step %d, fd %.3g on val", state.best_step, state.best_score)
     deliver_or_keep("train")
+
+
+def _tracked(
+    train: Callable[..., None],
+    state: State,
+    folder: Path,
+    live: LiveRun,
+    grids: callbacks.Grids,
+    *,
+    steps: int,
+) -> None:
+    """Train with progress, curves, samples and checkpoints; then part from other processes."""
+    reached, before, clock = state.step, state.seconds, time.perf_counter()
+    try:
+        with (
+            progress.bar("train", steps, start=reached) as advance,
+            checkpoints.background(folder) as save,
+        ):
+            train(
+                save=save,
+                callbacks=[
+                    callbacks.StopOnDivergence(),
+                    callbacks.ShowProgress(advance, reached),
+                    Curves(live),
+                    grids,
+                    Announce(live),
+                ],
+            )
+    except BaseException as error:
+        live.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        raise
+    launch.leave()
+    live.close()
+    wall, trained = time.perf_counter() - clock, state.seconds - before
+    log.info(
+        "beside %.1f s of training: %.1f s (%.1f%%) of looks, tracking and checkpoints",
+        trained,
+        wall - trained,
+        100 * (wall - trained) / max(trained, 1e-9),
+    )
+
+
+def _write(
+    state: State, params: Params, data: prepared.Prepared, run: record.RunRecord, folder: Path
+) -> None:
+    """The stage's outs; `folder` holds the pictures of the samples over time."""
+    config = outs.write_generator(state, params, data, run.key)
+    outs.write_discriminator(state, params, data, run.key)
+    with files.atomic_folder(paths.TRAIN_REPORT) as out:
+        files.write_table(out / "history.csv", state.history)
+        evaluated = [row for row in state.history if "eval_fd" in row]
+        files.write_table(out / "evaluations.csv", evaluated)  # DVC's plots draw gaps as zeros
+        if state.events:
+            files.write_table(out / EVENTS, state.events)
+        run.tags.update(alarm_tags(state.events))
+        shutil.copytree(folder / "grids", out / "grids")
+        record.finish(run, model=config).write(out)
 
 
 def _start(params: Params) -> Start | None:
@@ -149,7 +162,12 @@ def _start(params: Params) -> Start | None:
     given = params.model.init_from
     if given is None:
         return None
-    start = warm_start.read(models.fetch(given) if given.startswith("models:/") else Path(given))
+    if given.startswith("models:/"):
+        folder = models.fetch(given)
+        start = warm_start.read(folder)
+        shutil.rmtree(folder, ignore_errors=True)  # one of several processes has no end of its own
+    else:
+        start = warm_start.read(Path(given))
     kept = "both networks" if start.discriminator is not None else "the generator alone"
     log.info("starting from %s: %s", given, kept)
     return start
@@ -175,11 +193,11 @@ def _grids(
     )
 
 
-def _restore(state: State, folder: Path, inputs: lineage.Inputs) -> int:
-    """Load the checkpoint of these inputs, or say why there is none. Returns the step reached."""
+def _restore(state: State, folder: Path, inputs: lineage.Inputs) -> bool:
+    """Load the checkpoint of these inputs, or say why there is none; whether there is one."""
     if checkpoints.restore(state, folder):
         log.info("continuing from the checkpoint at step %d", state.step)
-        return state.step
+        return True
     nearest = checkpoints.nearest(folder.parent, inputs)
     if nearest is not None:
         other, lines = nearest
@@ -189,7 +207,7 @@ def _restore(state: State, folder: Path, inputs: lineage.Inputs) -> int:
             "; ".join(lines[:5]) + ("; ..." if len(lines) > 5 else ""),
         )
     checkpoints.remember_inputs(folder, inputs)
-    return 0
+    return False
 
 
 if __name__ == "__main__":

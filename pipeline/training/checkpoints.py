@@ -1,4 +1,4 @@
-"""Checkpoints outside the stage's outs, by the key of what is trained, so that a kill loses little.
+"""Checkpoints outside the stage's outs, by the key of what is trained; a kill loses little.
 
 `<root>/<key>/` holds state.pt, inputs.json (what the key was made of), started.json and whatever
 the training keeps there meanwhile. A changed key finds no checkpoint and starts anew.
@@ -29,13 +29,14 @@ from pipeline.training.state import State
 log = logging.getLogger(__name__)
 
 STATE = "state.pt"
+KEY = "key"  # within it, of the training that it is of
 INPUTS = "inputs.json"
 STARTED = "started.json"
 ABANDONED_DAYS = 30
 
 
 class Damaged(UserError):
-    """A checkpoint is not what was written."""
+    """A checkpoint is not what was written, or not where it was written."""
 
     everywhere = True
 
@@ -158,15 +159,15 @@ def _warn_of_others(state: State) -> None:
     if others:
         before, now = ({"files": {}, "params": facts} for facts in (others[-1], here))
         log.warning(
-            "the checkpoint was made under others (%s): the training goes on, and its end will be "
-            "that of an uninterrupted one to rounding, not to the bit",
+            "the checkpoint was made in another environment (%s): the training goes on, and its "
+            "end will be that of an uninterrupted one to rounding, not to the bit",
             "; ".join(lineage.difference(before, now)),
         )
 
 
 def _write(state: dict[str, Any], folder: Path) -> None:
     content = io.BytesIO()
-    torch.save(state, content)
+    torch.save({**state, KEY: folder.name}, content)
     files.write_bytes(folder / STATE, content.getvalue())
 
 
@@ -175,20 +176,25 @@ def restore(state: State, folder: Path | None) -> bool:
 
     Of several processes the first reads it and the others, `folder` None, get it from there: other
     machines need no access to the file. Warns where sums round otherwise than before. Raises
-    Damaged where it is not what was written.
+    Damaged where it is not what was written there.
     """
     known = parallel.share(folder is not None and (folder / STATE).exists())
     if not known:
         return False
     content = parallel.share_bytes((folder / STATE).read_bytes() if folder is not None else b"")
+    where = folder / STATE if folder is not None else "the checkpoint"
     try:
         saved = _loaded(content)
     except Exception as error:  # torch and pickle raise what they happen to meet
         log.debug("torch.load failed", exc_info=True)
-        where = folder / STATE if folder is not None else "the checkpoint"
         raise Damaged(
             f"{where} is damaged: remove it to start the training anew, or put back a copy of it"
         ) from error
+    key = parallel.share(folder.name if folder is not None else None)
+    if saved.pop(KEY, None) != key:
+        raise Damaged(
+            f"{where} is another training's: remove it to start this one anew, or put back its own"
+        )
     state.load_state_dict(saved)
     if folder is not None:
         _warn_of_others(state)

@@ -5,18 +5,17 @@ It knows networks, a loss, regularizers, a balance and a task; nothing of DVC, M
 
 from __future__ import annotations
 
-import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pipeline import parallel
 from pipeline.losses import Loss
 from pipeline.regularizers import Term
-from pipeline.training import balance, compiling, devices, finite, graphs, numerics
+from pipeline.training import balance, compiling, culprits, devices, finite, graphs, numerics
 from pipeline.training.finite import NotFinite
 from pipeline.training.guard import Event
 from pipeline.training.objective import Objective
@@ -27,6 +26,10 @@ from pipeline.training.tasks import Task
 from pipeline.training.updates import Updates
 
 Row = dict[str, float]
+
+# A slow training is saved at the first row of its history after so many seconds, however few
+# updates that are: no more is lost by a kill.
+CHECKPOINT_S = 300.0
 
 
 class Callback:
@@ -77,6 +80,7 @@ def train(
     processes. Raises Diverged for a loss or a gradient that is not finite, before it touches a
     weight, unless the state's guard takes it back.
     """
+    began = saved = time.perf_counter()
     device = next(state.generator.parameters()).device
     g, d = state.generator, state.discriminator
     fast_g, fast_d = (
@@ -101,46 +105,6 @@ def train(
         ema_warmup=ema_warmup,
     )
 
-    def log_row(began: float, first_image: int, rate_g: float, rate_d: float) -> Row:
-        seconds = time.perf_counter() - began
-        state.seconds += seconds
-        row = {
-            "step": state.step,
-            "images": state.images,
-            "kimg": state.images / 1000,
-            "seconds": state.seconds,
-            **updates.meter.means(),
-            "grad_norm_g": gradient_norm(state.optimizer_g),
-            "grad_norm_d": gradient_norm(state.optimizer_d),
-            "lr_g": rate_g,
-            "lr_d": rate_d,
-            "images_per_second": (state.images - first_image) / seconds,
-            "memory_mb": devices.peak_memory_mb(device),
-            **state.balance.columns(),
-        }
-        state.history.append(row)
-        return row
-
-    def look(row: Row) -> None:
-        """Put the figures of the averaged generator into the row; keep the best weights."""
-        figures = evaluate(state.ema)
-        row.update({f"eval_{name}": value for name, value in figures.items()})
-        if figures["fd"] < state.best_score:
-            state.best_step, state.best_score = state.step, figures["fd"]
-            state.best_weights = weights_of(state.ema)
-        row["eval_alarm"] = float(state.guard.hears(figures, state.step, steps))
-
-    def play() -> None:
-        """One round of updates."""
-        d_steps, g_steps = state.balance.ratio()
-        for _ in range(d_steps - 1):
-            updates.learn(of_d=True, of_g=False)
-        # The last fakes that D learns from are the first that G learns from: one pass through G
-        # saved in each round, and the gradient is the same in expectation.
-        updates.learn(of_d=True, of_g=True)
-        for _ in range(min(g_steps - 1, steps - state.step)):
-            updates.learn(of_d=False, of_g=True)
-
     def tell(events: list[Event]) -> None:
         for event in events:
             state.events.append(asdict(event))
@@ -149,25 +113,9 @@ def train(
 
     def take_back(first_batch: int) -> None:
         """After NaN or inf in the batches since `first_batch`: name its maker, and let go back."""
-
-        def d_again(counter: int) -> Tensor:
-            batch = task.batch_at(counter)
-            fake = objective.fake(batch).detach()
-            return objective.of_d(batch, fake, objective.regularizers)[0]
-
-        def g_again(counter: int) -> Tensor:
-            batch = task.batch_at(counter)
-            return objective.of_g(batch, objective.fake(batch), objective.generator_terms)
-
-        def attempts() -> Iterator[tuple[str, Callable[[], Tensor]]]:
-            for counter in range(first_batch, state.batches):
-                yield "D learnt", functools.partial(d_again, counter)
-                yield "G learnt", functools.partial(g_again, counter)
-
         culprit = "a batch that several processes shared"  # who made it, not all of them see
         if parallel.size() == 1:
-            with torch.compiler.set_stance("force_eager"):  # what is compiled has no modules
-                culprit = finite.first_culprit({"generator": g, "discriminator": d}, attempts())
+            culprit = culprits.in_batches(objective, range(first_batch, state.batches))
         tell([Event(state.step, "not_finite", f"NaN or inf, first made by {culprit}")])
         tell([state.guard.not_finite(state, culprit)])
         run.prepare(optimizers)
@@ -176,24 +124,12 @@ def train(
         check.clear()
         updates.meter.means()
 
-    def adapt() -> None:
-        """Let the balance move by what was heard of D."""
-        held_out = task.held_out(state.batches)
-        if held_out is not None:
-            with torch.no_grad(), objective.autocast:
-                logits = task.judge(d, task.real(held_out), held_out).logits
-            balance.hear_held_out(state.memory, logits.float())
-        moved = state.balance.adapt(*balance.heard(state.memory))
-        if moved is not None:
-            tell([Event(state.step, "balance", moved)])
-
     g.train()
     d.train()
     state.guard.begin(state)
     run.prepare(optimizers)
     first_batch = last_batch = state.batches  # of this round, and of the one before
-    began, first_image = time.perf_counter(), state.images
-    logged, stop = state.step, False
+    first_image, logged, stop = state.images, state.step, False
     while state.step < steps and not stop:
         progress = state.step / steps
         factor_g, factor_d = state.balance.rates()
@@ -204,7 +140,7 @@ def train(
         task.begin(state, progress)
         before, last_batch, first_batch = state.step, first_batch, state.batches
         try:
-            play()
+            updates.round(steps)
             ended = state.step >= steps
             evaluated = ended or _passed(logged, state.step, eval_every)
             due = evaluated or _passed(logged, state.step, log_every)
@@ -214,12 +150,14 @@ def train(
             continue
         every = state.balance.every
         if every is not None and _passed(before, state.step, every):
-            adapt()
+            tell(_adapted(state, objective))
         if due:
-            row = log_row(began, first_image, rate_g, rate_d)
+            seconds, images = time.perf_counter() - began, state.images - first_image
+            row = _row(state, updates.meter.means(), seconds, images, (rate_g, rate_d), device)
+            state.history.append(row)
             with numerics.unsearched():
                 if evaluated:
-                    look(row)
+                    _look(state, row, evaluate(state.ema), steps)
                 for callback in callbacks:
                     callback.on_step(state, row)
                     if evaluated:
@@ -233,11 +171,60 @@ def train(
                 stop = parallel.share(stop or state.guard.stops)
             # Only here: between two rows the meter holds sums that a checkpoint lacks. Nor where it
             # stops, which a checkpoint does not tell: continued there, it would not stop again.
-            if not (ended or stop) and _passed(logged, state.step, checkpoint_every):
+            late = time.perf_counter() - saved >= CHECKPOINT_S
+            if not (ended or stop) and (late or _passed(logged, state.step, checkpoint_every)):
                 save(state)
+                saved = time.perf_counter()
             logged, began, first_image = state.step, time.perf_counter(), state.images
     for callback in callbacks:
         callback.on_end(state)
+
+
+def _row(
+    state: State,
+    means: Row,
+    seconds: float,
+    images: int,
+    rates: tuple[float, float],
+    device: torch.device,
+) -> Row:
+    """Of the history: `means` and the rest, `seconds` and `images` after the row before."""
+    state.seconds += seconds
+    return {
+        "step": state.step,
+        "images": state.images,
+        "kimg": state.images / 1000,
+        "seconds": state.seconds,
+        **means,
+        "grad_norm_g": gradient_norm(state.optimizer_g),
+        "grad_norm_d": gradient_norm(state.optimizer_d),
+        "lr_g": rates[0],
+        "lr_d": rates[1],
+        "images_per_second": images / seconds,
+        "memory_mb": devices.peak_memory_mb(device),
+        **state.balance.columns(),
+    }
+
+
+def _look(state: State, row: Row, figures: dict[str, float], steps: int) -> None:
+    """Put the averaged generator's figures into the row, keep the best weights, hear an alarm."""
+    row.update({f"eval_{name}": value for name, value in figures.items()})
+    if figures["fd"] < state.best_score:
+        state.best_step, state.best_score = state.step, figures["fd"]
+        state.best_weights = weights_of(state.ema)
+    row["eval_alarm"] = float(state.guard.hears(figures, state.step, steps))
+
+
+def _adapted(state: State, objective: Objective) -> list[Event]:
+    """Let the balance move by what was heard of D."""
+    task = objective.task
+    held_out = task.held_out(state.batches)
+    if held_out is not None:
+        with torch.no_grad(), objective.autocast:
+            logits = task.judge(state.discriminator, task.real(held_out), held_out).logits
+        balance.hear_held_out(state.memory, logits.float())
+    moved = state.balance.adapt(*balance.heard(state.memory))
+    return [] if moved is None else [Event(state.step, "balance", moved)]
 
 
 def _passed(before: int, now: int, every: int) -> bool:

@@ -68,6 +68,17 @@ class Updates:
         self.meter = Meter()
         self.d_parameters: list[Tensor] = list(state.discriminator.parameters())
 
+    def round(self, steps: int) -> None:
+        """D's and G's updates by the ratio of the balance, up to `steps` of G in all."""
+        d_steps, g_steps = self.state.balance.ratio()
+        for _ in range(d_steps - 1):
+            self.learn(of_d=True, of_g=False)
+        # The last fakes that D learns from are the first that G learns from: one pass through G
+        # saved in each round, and the gradient is the same in expectation.
+        self.learn(of_d=True, of_g=True)
+        for _ in range(min(g_steps - 1, steps - self.state.step)):
+            self.learn(of_d=False, of_g=True)
+
     def learn(self, *, of_d: bool, of_g: bool) -> None:
         """One update on the next batch; raises NotFinite where the check does at once."""
         state, task = self.state, self.objective.task

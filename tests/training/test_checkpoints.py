@@ -116,6 +116,20 @@ def test_a_damaged_checkpoint_is_named_with_the_way_out(tmp_path: Path, damage: 
     assert path.exists()  # it is the user's to decide
 
 
+def test_a_checkpoint_of_another_training_is_not_continued(tmp_path: Path) -> None:
+    """As where somebody put back the wrong copy."""
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    for folder in (ours, theirs):
+        folder.mkdir()
+        checkpoints.save(make()[0], folder)
+    (theirs / checkpoints.STATE).replace(ours / checkpoints.STATE)
+    state, _ = make()
+    state.step = 7
+    with pytest.raises(UserError, match="is another training's: remove it to start this one anew"):
+        checkpoints.restore(state, ours)
+    assert state.step == 7
+
+
 def test_what_a_kill_left_half_written_is_removed_by_the_next(tmp_path: Path) -> None:
     folder = tmp_path / "key"
     (folder / "grids").mkdir(parents=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.losses import LOSSES, Loss
-from pipeline.training import checkpoints, finite
+from pipeline.training import checkpoints, culprits, finite
 from pipeline.training.balance import BALANCES
 from pipeline.training.finite import Diverged, NotFinite
 from pipeline.training.guard import Event, Guard, alarm_tags
@@ -299,7 +299,7 @@ def test_the_search_for_the_maker_of_nan_leaves_nothing_behind() -> None:
         mark()["seen"] = True
         return total
 
-    finite.first_culprit({"net": network}, [("it learnt", loss)])
+    culprits.in_losses({"net": network}, [("it learnt", loss)])
     gc.collect()
     assert "seen" not in mark()
 
@@ -313,7 +313,7 @@ def test_a_gradient_that_overflows_is_traced_backward() -> None:
     with torch.no_grad():
         network[0].weight.zero_()
         network[0].bias.zero_()
-    told = finite.first_culprit(
+    told = culprits.in_losses(
         {"net": network}, [("it learnt", lambda: network(torch.ones(2, 3)).sum())]
     )
     assert told == "the backward pass of net.1 (Root) while it learnt"

@@ -18,7 +18,7 @@ from pipeline.compatibility import IMAGE_NETWORKS, OWN_SCALING
 from pipeline.losses import LOSSES
 from pipeline.networks.build import build
 from pipeline.regularizers import TERMS, FeatureTerm, Regularizer, gradient_penalty, r1
-from pipeline.training import checkpoints, tasks
+from pipeline.training import checkpoints, loop, tasks
 from pipeline.training.balance import Fixed
 from pipeline.training.loop import Callback, train
 from pipeline.training.optimizers import OPTIMIZERS
@@ -314,6 +314,19 @@ def test_intervals_that_do_not_divide_each_other_lose_no_checkpoint() -> None:
         save=lambda s: saved.append(s.step),
     )
     assert saved == [6, 9]  # at the first row after every fourth step; 12 is the end
+
+
+def test_a_slow_training_is_saved_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "CHECKPOINT_S", 0.0)
+    saved = []
+    changes = {
+        "log_every": 3,
+        "eval_every": 12,
+        "checkpoint_every": 99,
+        "save": lambda s: saved.append(s.step),
+    }
+    run(*make(), steps=12, **changes)
+    assert saved == [3, 6, 9]
 
 
 def test_evaluations_come_at_their_own_interval_whatever_the_curves() -> None:
