@@ -12,7 +12,7 @@ from pipeline.datasets.prepared import Split
 from pipeline.grids import one_class_a_row, save_grid, save_png
 from pipeline.sampling import generate, latents
 from pipeline.scatter import scatter
-from pipeline.training.finite import Diverged as Diverged
+from pipeline.training.finite import Diverged
 from pipeline.training.loop import Callback, Row
 from pipeline.training.state import State
 

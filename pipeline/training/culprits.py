@@ -20,11 +20,11 @@ def in_batches(objective: Objective, batches: range) -> str:
     def d_again(counter: int) -> Tensor:
         batch = task.batch_at(counter)
         fake = objective.fake(batch).detach()
-        return objective.of_d(batch, fake, objective.regularizers)[0]
+        return objective.discriminator_loss(batch, fake, objective.regularizers)[0]
 
     def g_again(counter: int) -> Tensor:
         batch = task.batch_at(counter)
-        return objective.of_g(batch, objective.fake(batch), objective.generator_terms)
+        return objective.generator_loss(batch, objective.fake(batch), objective.generator_terms)
 
     def attempts() -> Iterator[tuple[str, Callable[[], Tensor]]]:
         for counter in batches:

@@ -49,7 +49,7 @@ class Objective:
         with self.autocast:
             return self.task.fake(self.fast_g, batch)
 
-    def of_d(
+    def discriminator_loss(
         self, batch: Any, fake: Tensor, due: Sequence[Regularizer]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """D's loss, of the regularizers those that are `due`; its logits of reals and fakes."""
@@ -76,7 +76,7 @@ class Objective:
         extra = task.discriminator_terms(of_real, of_fake, batch)
         return (total if extra is None else total + extra), real_logits, fake_logits
 
-    def of_g(self, batch: Any, fake: Tensor, due: Sequence[GeneratorTerm]) -> Tensor:
+    def generator_loss(self, batch: Any, fake: Tensor, due: Sequence[GeneratorTerm]) -> Tensor:
         """G's loss, of the terms of G itself those that are `due`."""
         task = self.task
         with self.autocast:

@@ -11,7 +11,7 @@ from torch import Tensor
 from pipeline import parallel
 
 # One stream a purpose: equal counters in different streams give independent draws.
-NOISE, ORDER, USE = 0, 1, 3  # 2 was the penalties' own; theirs are drawn with the batch now
+NOISE, ORDER, USE = 0, 1, 3
 
 
 def _key(*numbers: int) -> int:

@@ -122,7 +122,7 @@ class Updates:
     ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """Scalars for the history, and D's logits of reals and fakes."""
         objective = self.objective
-        total, real_logits, fake_logits = objective.of_d(batch, fake, kind.due_d)
+        total, real_logits, fake_logits = objective.discriminator_loss(batch, fake, kind.due_d)
         self._descend(self.state.optimizer_d, total)
         if self.weight_clip is not None:
             with torch.no_grad():
@@ -141,7 +141,7 @@ class Updates:
 
     def _descend_g(self, batch: Any, fake: Tensor, kind: Kind) -> Tensor:
         with _frozen(self.d_parameters):  # D's own gradients are not needed here
-            total = self.objective.of_g(batch, fake, kind.due_g)
+            total = self.objective.generator_loss(batch, fake, kind.due_g)
             self._descend(self.state.optimizer_g, total)
         return total
 

@@ -20,6 +20,7 @@ from pipeline.datasets import prepared
 from pipeline.tracking.trials import TRIAL, TrialRun
 from pipeline.training import callbacks, devices, numerics, recipe
 from pipeline.training.collapse import CollapseAlarm
+from pipeline.training.finite import Diverged
 from pipeline.training.loop import Callback, Row
 from pipeline.training.monitor import Monitor
 from pipeline.training.state import State
@@ -176,7 +177,7 @@ def _accounted(
     except TrialPruned as pruned:
         ended, reason = "PRUNED", str(pruned)
         raise
-    except callbacks.Diverged as error:
+    except Diverged as error:
         ended, reason = "FAIL", str(error)
         raise Failed(reason) from None
     except (torch.OutOfMemoryError, MemoryError):
