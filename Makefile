@@ -11,6 +11,9 @@ STAMP  := $(VENV)/.installed
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 
+# A process a core, with one thread each: threads of several processes wait for each other.
+PYTEST := OMP_NUM_THREADS=1 python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+
 .PHONY: help repro install test test-slow lint clean
 
 help: # the first target: what `make` alone does
@@ -33,10 +36,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 test: $(STAMP)
-	python -m pytest
+	$(PYTEST)
 
 test-slow: $(STAMP)
-	python -m pytest -m slow
+	$(PYTEST) -m slow
 
 lint: $(STAMP)
 	ruff format --check .

@@ -39,7 +39,7 @@ def test_a_pruner_never_ends_the_first_trial(name: str) -> None:
         assert not trial.should_prune()
 
 
-@pytest.mark.parametrize("name", set(PRUNERS) - {"none"})
+@pytest.mark.parametrize("name", sorted({*PRUNERS} - {"none"}))
 def test_a_pruner_ends_what_lies_behind(name: str) -> None:
     study = optuna.create_study(study_name="s", pruner=PRUNERS[name](0, 9))
     for value in (1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9):
