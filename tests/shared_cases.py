@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import distributed
 
-from pipeline import cas, extractor, launch, parallel
+from pipeline import cas, extractor, extractor_training, launch, parallel
 
 from .test_cas import TRAINING
 from .test_extractor import bars, train
@@ -28,7 +28,7 @@ def found() -> dict[str, Any]:
         network = extractor.Extractor(image_size=16, channels=1, n_outputs=3, dim=16).eval()
     rows: list[int] = []
     network.stages.register_forward_hook(lambda module, given, made: rows.append(len(made)))
-    raw = extractor._raw_features(network, images, device="cpu")
+    raw = extractor_training._raw_features(network, images, device="cpu")
     passed = sum(rows)
     trained = train(images, labels, epochs=1)
     return {

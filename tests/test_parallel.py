@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from pipeline import parallel
 
-from .together import together
+from .together import together, wait_for_file
 
 
 @pytest.fixture
@@ -95,15 +95,25 @@ def test_alone_nothing_is_changed() -> None:
     assert type(module[0]) is nn.BatchNorm2d
 
 
-def dies(where: str) -> None:
+def dies(where: str, folder: Path) -> None:
     """Process 1 is killed before or while the other one is in a collective."""
-    parallel.mean(torch.ones(3))
+    other, begun = psutil.Process(parallel.collect(os.getpid())[1]), folder / "begun"
+    broadcast = distributed.broadcast
+
+    def told(data: Tensor, source: int) -> None:
+        work = broadcast(data, source, async_op=True)
+        begun.touch()  # from here on it is in a collective
+        work.wait()
+
+    parallel.mean(torch.ones(3))  # until process 0 knows the other one
     if parallel.rank() == 1:
         if where == "within":
-            time.sleep(0.5)
+            wait_for_file(begun)
         os.kill(os.getpid(), signal.SIGKILL)
     if where == "before":
-        time.sleep(0.5)
+        other.wait(60)
+    else:
+        distributed.broadcast = told
     for _ in range(2):
         parallel.share_bytes(bytes(10_000_000))
         parallel.mean(torch.ones(3))
@@ -112,21 +122,21 @@ def dies(where: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["before", "within"])
 def test_a_process_that_is_killed_is_lost_to_the_other(where: str, tmp_path: Path) -> None:
-    told = together(dies, tmp_path, where)
+    told = together(dies, tmp_path, where, tmp_path)
     assert told[0].startswith("Lost: process 0 has lost another one of the 2: start")
     assert told[1] == ""
 
 
-def stays_away() -> None:
+def stays_away(folder: Path) -> None:
     if parallel.rank() == 1:
-        time.sleep(3)
+        wait_for_file(folder / "told-0")  # that process 0 has given up
         return
     parallel.mean(torch.ones(3))
 
 
 @pytest.mark.slow
 def test_a_process_that_does_not_answer_is_lost_to_the_other(tmp_path: Path) -> None:
-    told = together(stays_away, tmp_path, patience_s=1)
+    told = together(stays_away, tmp_path, tmp_path, patience_s=1)
     assert told[0].startswith("Lost: process 0 has lost another one of the 2: start")
 
 

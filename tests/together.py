@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 from torch import distributed
 
 ROOT = Path(__file__).parents[1]
+NO_LOGS = f"--log-dir={os.devnull}"  # else torchrun leaves a folder in /tmp each time
 CONTEXT = multiprocessing.get_context("forkserver")
 
 
@@ -37,10 +39,18 @@ def together(
     return [path.read_text() if path.exists() else "" for path in told]
 
 
+def wait_for_file(path: Path, *, patience_s: float = 60) -> None:
+    """Until another process has made it."""
+    deadline = time.monotonic() + patience_s
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} does not come"
+        time.sleep(0.01)
+
+
 def torchrun(module: str, *arguments: object, n: int = 2) -> None:
     """`python -m module` in `n` processes of one thread each, by torch's own launcher."""
     launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={n}", "--rdzv-backend=c10d"]
-    launcher += ["--rdzv-endpoint=localhost:0", "--local-addr=127.0.0.1"]
+    launcher += ["--rdzv-endpoint=localhost:0", "--local-addr=127.0.0.1", NO_LOGS]
     done = subprocess.run(
         [sys.executable, *launcher, "-m", module, *map(str, arguments)],
         cwd=ROOT,

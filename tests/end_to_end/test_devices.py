@@ -19,6 +19,7 @@ from safetensors.numpy import load_file
 
 from pipeline.files import file_hash, read_json
 
+from ..together import NO_LOGS
 from .conftest import Workspace
 
 WEIGHTS = Path("models/generator/last.safetensors")
@@ -27,16 +28,16 @@ METRICS = Path("reports/metrics.json")
 
 # The stage `evaluate`, which tells how many processes teach together.
 WATCHED = """
-from pipeline import extractor, launch, parallel
+from pipeline import cas, launch, parallel
 from pipeline.stages import evaluate
 
-teach = extractor_training.train_extractor
+teach = cas.train_extractor
 
 def told(*given, **named):
     print("a classifier is taught by", parallel.size())
     return teach(*given, **named)
 
-extractor_training.train_extractor = told
+cas.train_extractor = told
 launch.run(evaluate.main, "pipeline.stages.evaluate")
 """
 
@@ -91,6 +92,7 @@ def on_two_machines(stage: str, first: Workspace, second: Workspace) -> list[tup
                 "torchrun",
                 *("--nnodes", "2", "--nproc-per-node", "1", "--node-rank", str(number)),
                 *("--master-addr", "127.0.0.1", "--master-port", str(port)),
+                NO_LOGS,
                 *("-m", f"pipeline.stages.{stage}"),
             ],
             cwd=machine.root,
@@ -150,9 +152,8 @@ def test_two_processes_measure_what_one_does(workspace: Workspace) -> None:
     (workspace.root / METRICS).unlink()
     (workspace.root / "watched.py").write_text(WATCHED)
     flags = ["--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
-    output = workspace.run(
-        "torchrun", *flags, "--local-addr=127.0.0.1", "watched.py", GLOO_SOCKET_IFNAME="lo"
-    )
+    flags += ["--local-addr=127.0.0.1", NO_LOGS]
+    output = workspace.run("torchrun", *flags, "watched.py", GLOO_SOCKET_IFNAME="lo")
     assert output.count("a classifier is taught by 2") == 2
     two = read_json(workspace.root / METRICS)
     assert two.keys() == one.keys()

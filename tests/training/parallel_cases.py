@@ -10,8 +10,9 @@ import torch
 from torch import distributed
 
 from pipeline import parallel
-from pipeline.augment import Adaptive, Augment
+from pipeline.augment import AUGMENTATIONS, Adaptive, Augment
 from pipeline.losses import LOSSES
+from pipeline.networks import NETWORKS
 from pipeline.regularizers import TERMS, Regularizer, gradient_penalty, r1, r2
 from pipeline.training import checkpoints
 from pipeline.training.balance import BALANCES
@@ -20,7 +21,7 @@ from pipeline.training.state import State
 from pipeline.training.tasks import Generate
 
 from .test_guard import Figures
-from .test_loop import IMAGES, LABELS, make, run
+from .test_loop import LABELS, make, run, samples_for
 
 STEPS = 6
 # Rates at which six steps of plain descent move far more than rounding does.
@@ -36,21 +37,36 @@ def penalised(*terms: Any) -> dict[str, Any]:
     return {"terms": list(terms)}
 
 
+# What an entry of a registry needs beside its name.
+OF_LOSSES: dict[str, dict[str, Any]] = {
+    "wgan_gp": {**GENTLE, **penalised(Regularizer(gradient_penalty, 10))},
+}
+# Of label_smoothing more is no smoothing: D would be taught that reals are fakes.
+WEIGHTS = {"label_smoothing": 0.1}
+OF_NETWORKS: dict[str, Case] = {
+    "dcgan": ({"conditional": True}, {}),
+    "resnet": ({"conditional": True}, GENTLE),
+    "stylegan2": ({}, {**OF_STYLES, **penalised(TERMS["path_length"](2.0))}),
+}
+
+
+def of_network(name: str) -> Case:
+    of_make, of_run = OF_NETWORKS.get(name, ({}, {}))
+    return {**PLAIN, "name": name, **of_make}, of_run
+
+
 CASES: dict[str, Case] = {
-    **{name: (PLAIN, {"loss": loss}) for name, loss in LOSSES.items() if name != "wgan_gp"},
-    "wgan_gp": (
-        PLAIN,
-        {"loss": LOSSES["wgan_gp"], **GENTLE, **penalised(Regularizer(gradient_penalty, 10))},
-    ),
+    **{name: (PLAIN, {"loss": loss, **OF_LOSSES.get(name, {})}) for name, loss in LOSSES.items()},
+    **{
+        name: (PLAIN, penalised(TERMS[name](WEIGHTS.get(name, 1.0))))
+        for name in TERMS
+        if name != "path_length"  # only StyleGAN2 has a path
+    },
+    **{name: of_network(name) for name in NETWORKS},
+    "augment": ({**PLAIN, "augment": Augment([*AUGMENTATIONS])}, {}),
     "weight_clip": (PLAIN, {"loss": LOSSES["wgan"], "weight_clip": 0.01, **GENTLE}),
     "clip_grad": (PLAIN, {"clip_grad": 0.1}),
     "r1_r2": (PLAIN, penalised(Regularizer(r1, 1.0, 2), Regularizer(r2, 1.0, 3))),
-    **{
-        name: (PLAIN, penalised(TERMS[name](1.0)))
-        for name in TERMS
-        if name not in ("path_length", "label_smoothing")
-    },
-    "augment": ({**PLAIN, "augment": Augment(["translation", "colour", "cutout"])}, {}),
     "ada": ({**PLAIN, "augment": Adaptive(["flip", "rotation"])}, {}),
     "adaptive_balance": ({**PLAIN, "balance": "adaptive"}, GENTLE),
     "instance_noise": ({**PLAIN, "instance_noise": 0.3}, {}),
@@ -60,14 +76,6 @@ CASES: dict[str, Case] = {
     "pack": ({**PLAIN, "pack": 2}, {}),
     "ratios": ({**PLAIN, "d_steps": 2, "g_steps": 2}, {}),
     "auxiliary": ({"optimizer": "sgd", "head": {"conditioning": "auxiliary"}}, {}),
-    "mlp": ({**PLAIN, "name": "mlp"}, {}),
-    "resnet_of_classes": ({"optimizer": "sgd", "name": "resnet"}, GENTLE),
-    "veegan": ({**PLAIN, "name": "veegan"}, {}),
-    "stylegan2": (
-        {**PLAIN, "name": "stylegan2"},
-        {**OF_STYLES, **penalised(TERMS["path_length"](2.0))},
-    ),
-    "progressive": ({**PLAIN, "name": "progressive"}, {}),
 }
 
 
@@ -78,7 +86,8 @@ def trained(case: str | Case, **changes: Any) -> State:
     balance, on_collapse = of_make.pop("balance", None), of_make.pop("on_collapse", None)
     if isinstance(of_make.get("augment"), Adaptive):
         of_make = {**of_make, "augment": Adaptive(["flip", "rotation"])}  # it keeps its own p
-    state, task = make(**of_make, held_out=(IMAGES[:20], LABELS[:20]))
+    samples = samples_for(of_make.get("name", "dcgan"))
+    state, task = make(**of_make, held_out=(samples[:20], LABELS[:20]))
     if balance is not None:
         state.balance = BALANCES[balance](d_steps=1, g_steps=1)
         state.balance.every = 2

@@ -1,7 +1,6 @@
 """Checkpoints: found by key, held by one process, explained where another's are nearest."""
 
 import io
-import json
 import logging
 import os
 import subprocess
@@ -69,19 +68,37 @@ def test_a_background_write_that_fails_is_told(tmp_path: Path) -> None:
         save(state)
 
 
+# Tells each time it asks for the lock, and at last what it found.
+SECOND = """
+import sys
+from pathlib import Path
+from filelock import FileLock
+from pipeline import parallel
+from pipeline.training.checkpoints import hold
+
+acquire = FileLock.acquire
+
+def told(*given, **named):
+    print("asks", flush=True)
+    return acquire(*given, **named)
+
+FileLock.acquire = told
+parallel.BEAT_S = 0.05
+with hold(Path(sys.argv[1]), "key") as folder:
+    print("has", *(path.name for path in folder.iterdir()), flush=True)
+"""
+
+
 def test_a_second_process_waits_for_the_first(tmp_path: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path; from pipeline.training.checkpoints import hold\n"
-        "with hold(Path(sys.argv[1]), 'key') as folder: print(list(folder.iterdir()))"
-    )
     with checkpoints.hold(tmp_path, "key") as folder:
         other = subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", SECOND, str(tmp_path)], stdout=subprocess.PIPE, text=True
         )
-        (folder / "left").write_text(json.dumps(1))
-        assert other.poll() is None
+        assert other.stdout is not None
+        assert [other.stdout.readline() for _ in range(4)] == ["asks\n"] * 4
+        (folder / "left").touch()
     output, _ = other.communicate(timeout=60)
-    assert "left" in output
+    assert output.splitlines()[-1] == "has left"
 
 
 def half_written(content: bytes) -> bytes:
@@ -212,27 +229,36 @@ def test_what_is_kept_aside_stays_on_the_cpu_and_the_rest_goes_to_the_device(
 
 
 def asks(root: Path, every_s: float) -> str:
-    """As `train`, in one of two processes."""
+    """As `train`, in one of two processes; the second one notes each time it hears of the first."""
     parallel.BEAT_S = every_s
-    if parallel.rank() > 0:
-        checkpoints.wait()
-        return str((root / "released").exists())
-    (root / "asked").touch()
-    with checkpoints.hold(root, "key"):
-        return str((root / "released").exists())
+    if parallel.rank() == 0:
+        with checkpoints.hold(root, "key"):
+            return str((root / "released").exists())
+    share = parallel.share
+
+    def noted(value: object) -> object:
+        heard = share(value)
+        with (root / "heard").open("a") as file:
+            file.write(".")
+        return heard
+
+    parallel.share = noted
+    checkpoints.wait()
+    return str((root / "released").exists())
 
 
 @pytest.mark.slow
 def test_all_processes_wait_for_an_equal_training_longer_than_a_collective_does(
     tmp_path: Path,
 ) -> None:
+    """Each time it is heard of is another collective, and so many take longer than one may."""
+    every_s, patience_s, heard = 0.1, 2, tmp_path / "heard"
     with ThreadPoolExecutor() as beside:
         with checkpoints.hold(tmp_path, "key"):
-            told = beside.submit(together, asks, tmp_path, tmp_path, 0.2, patience_s=2)
-            while not (tmp_path / "asked").exists():
-                assert not told.done(), told.result()
-                time.sleep(0.05)
-            time.sleep(4)
+            told = beside.submit(together, asks, tmp_path, tmp_path, every_s, patience_s=patience_s)
+            while not heard.exists() or heard.stat().st_size <= patience_s / every_s:
+                assert not (tmp_path / "told-1").exists(), (tmp_path / "told-1").read_text()
+                time.sleep(0.01)
             (tmp_path / "released").touch()
         assert told.result() == ["True", "True"]
 

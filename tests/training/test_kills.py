@@ -69,9 +69,10 @@ class Report(Callback):
         if self.dies and state.step >= STEPS - 1:
             signal.pause()
 
-    def on_end(self, state: State) -> None:
+    def trained(self) -> None:
+        """After the last step and the last write, before the training leaves anything."""
         self.step.value = STEPS
-        if self.dies:  # between the last step and what the training leaves
+        if self.dies:
             signal.pause()
 
 
@@ -93,12 +94,14 @@ def work(
         else:
             checkpoints.wait()
             known = _state_of(root).exists()
+            report = Report(step, dies)
             parallel_cases.trained(
                 CASES[case],
                 **intervals(),
                 restore=root if known else None,
-                callbacks=[Report(step, dies)],
+                callbacks=[report],
             )
+            report.trained()
     except parallel.Lost:
         raise SystemExit(1) from None
 
@@ -108,17 +111,19 @@ def intervals() -> dict[str, int]:
 
 
 def _train_and_save(case: str, root: Path, report: Report, writing: int) -> None:
-    with checkpoints.hold(root, "key") as folder, checkpoints.background(folder) as save:
+    with checkpoints.hold(root, "key") as folder:
         if writing:
             _die_writing(writing)
         known = (folder / checkpoints.STATE).exists()
-        state = parallel_cases.trained(
-            CASES[case],
-            **intervals(),
-            restore=folder if known else None,
-            save=save,
-            callbacks=[report],
-        )
+        with checkpoints.background(folder) as save:
+            state = parallel_cases.trained(
+                CASES[case],
+                **intervals(),
+                restore=folder if known else None,
+                save=save,
+                callbacks=[report],
+            )
+        report.trained()
         torch.save(state.state_dict(), root / "end")
 
 
@@ -304,8 +309,8 @@ def test_with_two_threads_it_ends_the_same_too(tmp_path: Path, uninterrupted: An
 def test_killed_after_it_was_stopped_it_stops_there_again(
     tmp_path: Path, uninterrupted: Any
 ) -> None:
-    """Between its last step and what it leaves: `on_end` tells STEPS."""
-    codes = train("stop", tmp_path, kill=0, at=STEPS, late=0.2)  # until the last write is done
+    """Between its last write and what it leaves, where `Report` tells STEPS."""
+    codes = train("stop", tmp_path, kill=0, at=STEPS)
     assert codes == [-signal.SIGKILL]
     assert train("stop", tmp_path) == [0]
     assert digests(end(tmp_path)) == digests(uninterrupted("stop"))

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from pipeline.augment import Adaptive, Augment
-from pipeline.compatibility import IMAGE_NETWORKS, OWN_SCALING
+from pipeline.compatibility import IMAGE_NETWORKS, OWN_SCALING, POINT_NETWORKS
 from pipeline.losses import LOSSES
 from pipeline.networks.build import build
 from pipeline.regularizers import TERMS, FeatureTerm, Regularizer, gradient_penalty, r1
@@ -29,6 +29,12 @@ from pipeline.training.tasks import Generate, ReadAhead
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (50, 28, 28, 1), dtype=np.uint8)
 LABELS = RNG.integers(0, 3, 50)
+POINTS = RNG.normal(size=(50, 2)).astype(np.float32)
+
+
+def samples_for(name: str) -> np.ndarray:
+    """What networks of that name are trained on."""
+    return POINTS if name in POINT_NETWORKS else IMAGES
 
 
 def make(
@@ -46,9 +52,10 @@ def make(
     **of_task: Any,
 ) -> tuple[State, Generate]:
     n_classes = 3 if conditional else 0
+    samples = samples_for(name)
     generator, discriminator = build(
         name,
-        shape=(28, 28, 1),
+        shape=samples.shape[1:],
         latent_dim=4,
         n_classes=n_classes,
         width=4,
@@ -71,7 +78,7 @@ def make(
         Fixed(d_steps=d_steps, g_steps=g_steps),
     )
     task = Generate(
-        IMAGES,
+        samples,
         LABELS if conditional else None,
         latent_dim=4,
         batch_size=8,

@@ -8,6 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from pipeline.augment import AUGMENTATIONS, Augment
+from pipeline.losses import LOSSES
+from pipeline.networks import NETWORKS
+from pipeline.regularizers import TERMS
 from pipeline.training import checkpoints
 from pipeline.training.state import State
 
@@ -46,6 +50,23 @@ def assert_alike(one: Any, two: Any, where: str = "") -> None:
         )
     else:
         assert two == pytest.approx(one, rel=1e-3, abs=2e-5), where
+
+
+def test_every_loss_term_network_and_augmentation_is_in_a_case() -> None:
+    makes, runs = zip(*parallel_cases.CASES.values(), strict=True)
+    losses = [run["loss"] for run in runs if "loss" in run]
+    penalties = [term.penalty for run in runs for term in run.get("terms", [])]
+    networks = [make["name"] for make in makes if "name" in make]
+    # ADA's share of the images hardly leaves zero in so few steps.
+    augments = [make["augment"] for make in makes if type(make.get("augment")) is Augment]
+    steps = [step for augment in augments for step in augment.steps]
+    missing = [
+        *(name for name, loss in LOSSES.items() if not any(loss is one for one in losses)),
+        *(name for name, term in TERMS.items() if term(1.0).penalty not in penalties),
+        *(name for name in NETWORKS if name not in networks),
+        *(name for name, step in AUGMENTATIONS.items() if step not in steps),
+    ]
+    assert missing == []
 
 
 @pytest.mark.slow
