@@ -215,7 +215,7 @@ def extract(
             features[i : i + batch_size] = f.cpu().numpy()
             logits[i : i + batch_size] = z.cpu().numpy()
             on_batch(len(f) * parallel.size())
-    return parallel.gather(features, n), parallel.gather(logits, n)
+    return parallel.all_gather_rows(features, n), parallel.all_gather_rows(logits, n)
 
 
 def accuracy(

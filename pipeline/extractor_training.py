@@ -119,7 +119,7 @@ def _raw_features(
     for i in range(0, len(images), 500):
         part = extractor.raw_features(on_device(images[i : i + 500], device))
         raw[i : i + 500] = part.cpu().numpy()
-    return torch.from_numpy(parallel.gather(raw, n)).to(device)
+    return torch.from_numpy(parallel.all_gather_rows(raw, n)).to(device)
 
 
 def _one_cycle(done: float) -> float:

@@ -169,7 +169,7 @@ def extract(
             logits.append(seen[1].cpu().numpy())
             advance(len(batch))
     found = np.concatenate(features), np.concatenate(logits)
-    return parallel.gather(found[0], n), parallel.gather(found[1], n)
+    return parallel.all_gather_rows(found[0], n), parallel.all_gather_rows(found[1], n)
 
 
 def real_features(
@@ -194,7 +194,7 @@ def real_features(
     path.parent.mkdir(parents=True, exist_ok=True)
     first = parallel.rank() == 0
     with parallel.locked(path.with_suffix(".lock")):  # an equal evaluation waits, rather than works
-        if not parallel.share(path.exists()):
+        if not parallel.broadcast_object(path.exists()):
             features, _ = extract(network, images, device=device, title=title)
             if first:
                 with files.atomic_file(path) as fresh, fresh.open("wb") as file:

@@ -153,7 +153,9 @@ def agree(inputs: Inputs, **meetings: Any) -> None:
         return
     mine = {**inputs, "params": {**inputs["params"], **meetings}}
     mine = json.loads(json.dumps(mine))  # as process 0's come
-    found = parallel.collect([socket.gethostname(), difference(parallel.share(mine), mine)])
+    found = parallel.all_gather_object(
+        [socket.gethostname(), difference(parallel.broadcast_object(mine), mine)]
+    )
     for rank, (host, lines) in enumerate(found):
         if lines:
             told = "; ".join(lines[:5]) + ("; ..." if len(lines) > 5 else "")

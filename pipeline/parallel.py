@@ -67,27 +67,27 @@ def draw(of: Callable[[Shape], Tensor], shape: Shape) -> Tensor:
     return of((n * size(), *shape[1:]))[rank() * n : (rank() + 1) * n]
 
 
-def total(x: Tensor) -> Tensor:
+def all_reduce(x: Tensor) -> Tensor:
     """The sum over all processes, differentiable any number of times."""
-    return x if size() == 1 else _Total.apply(x)
+    return x if size() == 1 else _AllReduce.apply(x)
 
 
 def mean(x: Tensor) -> Tensor:
     """The mean over all processes, differentiable likewise."""
-    return x if size() == 1 else total(x) / size()
+    return x if size() == 1 else all_reduce(x) / size()
 
 
-def whole(x: Tensor) -> Tensor:
+def all_gather(x: Tensor) -> Tensor:
     """The rows (n, ...) of all processes, as many of each: (n * size, ...), differentiable."""
     if size() == 1:
         return x
     before = x.new_zeros(rank() * len(x), *x.shape[1:])
     after = x.new_zeros((size() - 1 - rank()) * len(x), *x.shape[1:])
-    return total(torch.cat([before, x, after]))
+    return all_reduce(torch.cat([before, x, after]))
 
 
-def part(x: Tensor) -> Tensor:
-    """This process's rows of what `whole` gave."""
+def shard(x: Tensor) -> Tensor:
+    """This process's rows of what `all_gather` gave."""
     return x if size() == 1 else x[rows(len(x))]
 
 
@@ -108,14 +108,14 @@ def average_gradients(parameters: Sequence[Tensor], loss: Tensor) -> Tensor:
     return pieces[-1].squeeze(0)
 
 
-def share(value: Any) -> Any:
+def broadcast_object(value: Any) -> Any:
     """Process 0's `value` (of JSON) in every process."""
-    return _share_from(0, value) if size() > 1 else value
+    return _object_from(0, value) if size() > 1 else value
 
 
-def collect(value: Any) -> list[Any]:
+def all_gather_object(value: Any) -> list[Any]:
     """Every process's `value` (of JSON) in every process, by their numbers."""
-    return [_share_from(source, value) for source in range(size())] if size() > 1 else [value]
+    return [_object_from(source, value) for source in range(size())] if size() > 1 else [value]
 
 
 def until(done: Callable[[], bool]) -> None:
@@ -123,7 +123,7 @@ def until(done: Callable[[], bool]) -> None:
 
     It must return within minutes: nobody waits for ever in a collective.
     """
-    while not share(rank() == 0 and done()):
+    while not broadcast_object(rank() == 0 and done()):
         pass
 
 
@@ -153,12 +153,12 @@ def locked(path: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[N
         lock.release()
 
 
-def _share_from(source: int, value: Any) -> Any:
+def _object_from(source: int, value: Any) -> Any:
     content = json.dumps(value).encode() if rank() == source else b""
     return json.loads(_broadcast(content, source))
 
 
-def share_bytes(content: bytes) -> bytes:
+def broadcast_bytes(content: bytes) -> bytes:
     """Process 0's `content` in every process."""
     return content if size() == 1 else _broadcast(content, 0)
 
@@ -178,7 +178,7 @@ def _broadcast(content: bytes, source: int) -> bytes:
     return data.cpu().numpy().tobytes()
 
 
-def gather(array: np.ndarray, n: int) -> np.ndarray:
+def all_gather_rows(array: np.ndarray, n: int) -> np.ndarray:
     """All `n` rows of an array of which each process has its `rows(n)`."""
     if size() == 1:
         return array
@@ -208,7 +208,7 @@ class BatchNorm(_BatchNorm):
         n = x.numel() // x.shape[1]
         own = x.mean(over)
         squares = (x - own.view(shape)).square().sum(over)
-        means, squares, counts = whole(
+        means, squares, counts = all_gather(
             torch.cat([own, squares, own.new_full((1,), n)])[None]
         ).split([len(own), len(own), 1], dim=1)
         count = counts.sum().detach()
@@ -256,7 +256,7 @@ def normalise_together(module: nn.Module) -> None:
         setattr(module, name, own)
 
 
-class _Total(torch.autograd.Function):
+class _AllReduce(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         return _all_reduce(x.detach().clone(memory_format=torch.contiguous_format))
@@ -264,7 +264,7 @@ class _Total(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         # What each process makes of the sum depends on every process's x.
-        return _Total.apply(gradients[0])
+        return _AllReduce.apply(gradients[0])
 
 
 def _all_reduce(x: Tensor) -> Tensor:

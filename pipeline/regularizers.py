@@ -109,7 +109,7 @@ def dragan(critic: Critic, real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
     Reals plus half their deviation times `mix`, uniform and shaped like them (Kodali et al. 2017,
     arXiv:1705.07215).
     """
-    spread = DRAGAN_SPREAD * parallel.whole(real).std()
+    spread = DRAGAN_SPREAD * parallel.all_gather(real).std()
     return _distance_from_one(_gradient(critic, real + spread * mix))
 
 

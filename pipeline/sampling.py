@@ -110,7 +110,7 @@ def sample_images(
         truncation=truncation,
         on_batch=lambda done: on_batch(done * parallel.size()),
     )
-    return parallel.gather(samples, n)
+    return parallel.all_gather_rows(samples, n)
 
 
 def requested_labels(

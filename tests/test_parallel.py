@@ -20,8 +20,8 @@ from .together import together, wait_for_file
 def twin(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if a second process had the same rows."""
     monkeypatch.setattr(parallel, "size", lambda: 2)
-    monkeypatch.setattr(parallel, "total", lambda x: 2 * x)
-    monkeypatch.setattr(parallel, "whole", lambda x: torch.cat([x, x]))
+    monkeypatch.setattr(parallel, "all_reduce", lambda x: 2 * x)
+    monkeypatch.setattr(parallel, "all_gather", lambda x: torch.cat([x, x]))
 
 
 @pytest.mark.parametrize(("n", "size"), [(10, 3), (2, 5), (7, 7), (6, 2), (0, 2)])
@@ -84,12 +84,12 @@ def test_converted_networks_keep_names_and_parameters(twin: None) -> None:
 
 def test_alone_nothing_is_changed() -> None:
     x = torch.randn(4, 2)
-    assert parallel.whole(x) is x
-    assert parallel.part(x) is x
+    assert parallel.all_gather(x) is x
+    assert parallel.shard(x) is x
     assert parallel.mean(x) is x
-    assert parallel.share([1]) == [1]
-    assert parallel.collect([1]) == [[1]]
-    assert parallel.share_bytes(b"a") == b"a"
+    assert parallel.broadcast_object([1]) == [1]
+    assert parallel.all_gather_object([1]) == [[1]]
+    assert parallel.broadcast_bytes(b"a") == b"a"
     module = nn.Sequential(nn.BatchNorm2d(2))
     parallel.normalise_together(module)
     assert type(module[0]) is nn.BatchNorm2d
@@ -97,7 +97,7 @@ def test_alone_nothing_is_changed() -> None:
 
 def dies(where: str, folder: Path) -> None:
     """Process 1 is killed before or while the other one is in a collective."""
-    other, begun = psutil.Process(parallel.collect(os.getpid())[1]), folder / "begun"
+    other, begun = psutil.Process(parallel.all_gather_object(os.getpid())[1]), folder / "begun"
     broadcast = distributed.broadcast
 
     def told(data: Tensor, source: int) -> None:
@@ -115,7 +115,7 @@ def dies(where: str, folder: Path) -> None:
     else:
         distributed.broadcast = told
     for _ in range(2):
-        parallel.share_bytes(bytes(10_000_000))
+        parallel.broadcast_bytes(bytes(10_000_000))
         parallel.mean(torch.ones(3))
 
 
@@ -157,7 +157,7 @@ def test_only_a_broken_connection_is_a_lost_process(words: str) -> None:
 
 
 def gives_all() -> object:
-    return parallel.collect({"rank": parallel.rank()})
+    return parallel.all_gather_object({"rank": parallel.rank()})
 
 
 @pytest.mark.slow

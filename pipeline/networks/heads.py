@@ -184,7 +184,8 @@ class Discrimination(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         rows = self.project(features).float().unflatten(1, (KERNELS, KERNEL_DIM))
-        distances = (rows[:, None] - parallel.whole(rows)[None]).abs().sum(dim=3)  # (N, N, KERNELS)
+        differences = rows[:, None] - parallel.all_gather(rows)[None]
+        distances = differences.abs().sum(dim=3)  # (N, N, KERNELS)
         near = (-distances).exp().sum(dim=1) - 1  # without itself
         return torch.cat([features, near.to(features.dtype)], dim=1)
 
@@ -198,7 +199,7 @@ def _projection(n_classes: int, n_features: int) -> nn.Embedding:
 
 def deviation(features: Tensor) -> Tensor:
     """(N, ...) -> (N, 1): the standard deviation over groups of samples, mean over all features."""
-    everything = parallel.whole(features.float())
+    everything = parallel.all_gather(features.float())
     n = len(everything)
     size = next(size for size in (GROUP, 3, 2, 1) if n % size == 0)
     # Strided groups: samples beside each other may be alike by their order.
@@ -206,7 +207,7 @@ def deviation(features: Tensor) -> Tensor:
     # By hand: torch's var over the outermost dimension is many times slower.
     variances = (groups - groups.mean(dim=0)).square().mean(dim=0)
     deviations = (variances + 1e-8).sqrt().mean(dim=1)
-    return parallel.part(deviations.repeat(size))[:, None].to(features.dtype)
+    return parallel.shard(deviations.repeat(size))[:, None].to(features.dtype)
 
 
 MINIBATCH: dict[str, type[Nothing | StandardDeviation | Discrimination]] = {

@@ -178,10 +178,10 @@ def restore(state: State, folder: Path | None) -> bool:
     machines need no access to the file. Warns where sums round otherwise than before. Raises
     Damaged where it is not what was written there.
     """
-    known = parallel.share(folder is not None and (folder / STATE).exists())
+    known = parallel.broadcast_object(folder is not None and (folder / STATE).exists())
     if not known:
         return False
-    content = parallel.share_bytes((folder / STATE).read_bytes() if folder is not None else b"")
+    content = parallel.broadcast_bytes((folder / STATE).read_bytes() if folder is not None else b"")
     where = folder / STATE if folder is not None else "the checkpoint"
     try:
         saved = _loaded(content)
@@ -190,7 +190,7 @@ def restore(state: State, folder: Path | None) -> bool:
         raise Damaged(
             f"{where} is damaged: remove it to start the training anew, or put back a copy of it"
         ) from error
-    key = parallel.share(folder.name if folder is not None else None)
+    key = parallel.broadcast_object(folder.name if folder is not None else None)
     if saved.pop(KEY, None) != key:
         raise Damaged(
             f"{where} is another training's: remove it to start this one anew, or put back its own"

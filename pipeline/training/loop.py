@@ -168,7 +168,7 @@ def train(
                 if state.guard.rollbacks > rollbacks:
                     run.prepare(optimizers)
                 # Who listens is process 0's affair.
-                stop = parallel.share(stop or state.guard.stops)
+                stop = parallel.broadcast_object(stop or state.guard.stops)
             # Only here: between two rows the meter holds sums that a checkpoint lacks. Nor where it
             # stops, which a checkpoint does not tell: continued there, it would not stop again.
             late = time.perf_counter() - saved >= CHECKPOINT_S

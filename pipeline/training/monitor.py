@@ -50,4 +50,4 @@ class Monitor:
         )
         seen = extractor.extract(self.extractor, samples, device=self.device)
         first = parallel.rank() == 0
-        return parallel.share(monitor(*seen, self.reference) if first else None)
+        return parallel.broadcast_object(monitor(*seen, self.reference) if first else None)

@@ -35,7 +35,7 @@ def _has_bf16(device: torch.device) -> bool:
 
 def agreed(precision: torch.dtype) -> torch.dtype:
     """The precision of all processes: what the first one picked, on whatever processors."""
-    return PRECISIONS[parallel.share(name_of(precision))]
+    return PRECISIONS[parallel.broadcast_object(name_of(precision))]
 
 
 def name_of(precision: torch.dtype) -> str:

@@ -138,7 +138,7 @@ class Generate:
 
     def drawn(self, counter: int) -> tuple[tuple[Tensor, ...], randomness.Draws]:
         latents = randomness.normal((self.batch_size, self.latent_dim), self.seed, counter)
-        latents, chosen = parallel.part(latents), self.chosen(counter)
+        latents, chosen = parallel.shard(latents), self.chosen(counter)
         draws = randomness.Draws(self.seed, counter)
         read = () if self.read is None else (self.read(counter),)
         return (latents, chosen, *read), draws
@@ -158,7 +158,7 @@ class Generate:
             return None
         images, labels = self.aside
         indices = randomness.batch_indices(len(images), self.batch_size, self.seed, counter)
-        chosen = parallel.part(indices).numpy()
+        chosen = parallel.shard(indices).numpy()
         shown = devices.moved(torch.from_numpy(images[chosen]), self.device)
         classes = None
         if labels is not None:
@@ -224,7 +224,7 @@ class ReadAhead:
 
 def _chosen(n: int, batch_size: int, seed: int, counter: int) -> Tensor:
     """Which of `n` images the `counter`-th batch has of this process."""
-    return parallel.part(randomness.batch_indices(n, batch_size, seed, counter))
+    return parallel.shard(randomness.batch_indices(n, batch_size, seed, counter))
 
 
 def _read(images: np.ndarray, chosen: Callable[[int], Tensor], counter: int) -> Tensor:

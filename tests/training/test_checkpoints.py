@@ -234,7 +234,7 @@ def asks(root: Path, every_s: float) -> str:
     if parallel.rank() == 0:
         with checkpoints.hold(root, "key"):
             return str((root / "released").exists())
-    share = parallel.share
+    share = parallel.broadcast_object
 
     def noted(value: object) -> object:
         heard = share(value)
@@ -242,7 +242,7 @@ def asks(root: Path, every_s: float) -> str:
             file.write(".")
         return heard
 
-    parallel.share = noted
+    parallel.broadcast_object = noted
     checkpoints.wait()
     return str((root / "released").exists())
 
