@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ import torch
 from pipeline import files
 from pipeline.errors import UserError
 from pipeline.training import devices
+
+SHARED = 0.5  # load average from which the machine is not idle
 
 
 def markdown(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
@@ -26,6 +29,12 @@ def machine(device: torch.device) -> str:
         found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
         name = f"{found[1] if found else 'cpu'}, {torch.get_num_threads()} threads"
     return f"{name}; torch {torch.__version__}"
+
+
+def beside() -> str:
+    """Whether other work runs here: ask before measuring, which is work itself."""
+    shared = os.getloadavg()[0] > SHARED
+    return "shared with other work, so that times are rough" if shared else "else idle"
 
 
 def place(path: Path, mark: str) -> tuple[str, str, str]:
