@@ -18,8 +18,12 @@ SHARED = 0.5  # load average from which the machine is not idle
 
 def markdown(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
     """The lines of a table."""
-    lines = [head, ("---",) * len(head), *rows]
-    return ["| " + " | ".join(line) + " |" for line in lines]
+    return [line(cells) for cells in (head, ("---",) * len(head), *rows)]
+
+
+def line(cells: Sequence[str]) -> str:
+    """One line of a table."""
+    return "| " + " | ".join(cells) + " |"
 
 
 def machine(device: torch.device) -> str:
