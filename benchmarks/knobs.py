@@ -109,9 +109,9 @@ def seconds_of(call: Callable[[], object]) -> float:
 
 
 def there_and_back(of: Callable[[], Tensor], leaves: list[Tensor]) -> tuple[Tensor, ...]:
-    """What `of` gives and the gradients of its sum of squares."""
+    """What `of` gives, and the gradients of half its sum of squares."""
     found = of()
-    return found.detach(), *torch.autograd.grad(found.square().sum(), leaves)
+    return found.detach(), *torch.autograd.grad(found, leaves, found.detach())
 
 
 def random_maps(*shape: int) -> Tensor:
@@ -314,12 +314,12 @@ def trained(root: Path) -> float:
 
 def stage(name: str, rounds: int) -> Row:
     """The default's stage in two processes and in one, on as many cores."""
-    cores = 2 * max(1, len(os.sched_getaffinity(0)) // 2)
+    cores = 2 * max(1, (os.cpu_count() or 2) // 2)
 
-    def run(stage: str, devices: int) -> float:
+    def run(module: str, devices: int) -> float:
         presets.write({"train": {"devices": devices}}, root / paths.PARAMS)
         threads = f"OMP_NUM_THREADS={cores // devices}"
-        return overhead.shell(f"{threads} python -m pipeline.stages.{stage}", root)[0]
+        return overhead.shell(f"{threads} python -m pipeline.stages.{module}", root)[0]
 
     def seconds(devices: int) -> float:
         wall = run(name, devices)
@@ -327,7 +327,8 @@ def stage(name: str, rounds: int) -> Row:
 
     with tempfile.TemporaryDirectory() as folder:
         root = overhead.clone(Path(folder))
-        few = {"steps": STEPS, "eval_every": STEPS, "checkpoint_every": STEPS}
+        presets.use("default", root / paths.PARAMS, everything=True)
+        few = {"steps": STEPS, "eval_every": STEPS, "checkpoint_every": STEPS, "device": "cpu"}
         presets.write({"features": {"epochs": 1}, "train": few}, root / paths.PARAMS)
         for before in ("prepare", "features", *(["train"] if name == "evaluate" else [])):
             run(before, 1)
