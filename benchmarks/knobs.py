@@ -329,7 +329,7 @@ def stage(name: str, rounds: int) -> Row:
         root = overhead.clone(Path(folder))
         presets.use("default", root / paths.PARAMS, everything=True)
         few = {"steps": STEPS, "eval_every": STEPS, "checkpoint_every": STEPS, "device": "cpu"}
-        presets.write({"features": {"epochs": 1}, "train": few}, root / paths.PARAMS)
+        presets.write({"train": few}, root / paths.PARAMS)
         for before in ("prepare", "features", *(["train"] if name == "evaluate" else [])):
             run(before, 1)
         found = in_turn(lambda: seconds(2), lambda: seconds(1), rounds)
