@@ -22,7 +22,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.train import machine, markdown, synchronise
+from benchmarks.pages import machine, markdown
+from benchmarks.train import synchronise
 from pipeline import config, presets
 from pipeline.datasets import prepared
 from pipeline.training import callbacks, checkpoints, devices, numerics, recipe

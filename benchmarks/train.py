@@ -7,6 +7,13 @@ written anew here, and by this loop. Each contender is a process of its own with
 steps in turn, so that what else runs on the machine falls on all alike; ratios are medians over the
 rounds. This loop also keeps a moving average of G, which the others do not.
 
+Before it measures, the benchmark gives the other's weights to this loop's networks and compares
+what they say of the same batch, to TOLERANCE. There is one difference: in mimicry's SNGAN
+discriminator a ReLU that works in place changes what the shortcut beside it gets, x to relu(x),
+which the paper's does not, nor the pipeline's. It gives this loop no time: both have as many
+layers, products and ReLUs, and one in place writes no new maps. mimicry's DCGAN-32 has the same
+ReLU, for both contenders alike.
+
 mimicry is installed without its dependencies (its package imports TensorFlow, which no training
 step needs) into a folder of the benchmark's own, .cache/benchmarks/mimicry, and only its networks
 and steps are imported.
@@ -14,9 +21,9 @@ and steps are imported.
 On CUDA this loop replays its updates as graphs; beside that it is measured without them, and with
 networks that went through torch.compile.
 
-    python benchmarks/train.py                        # all networks
-    python benchmarks/train.py --only sngan --rounds 7
-    python benchmarks/train.py --out docs/speed.md    # writes the tables there
+    python -m benchmarks.train                        # all networks
+    python -m benchmarks.train --only sngan --rounds 7
+    python -m benchmarks.train --out docs/speed.md    # writes the tables there
 """
 
 from __future__ import annotations
@@ -26,7 +33,6 @@ import datetime
 import itertools
 import json
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -40,7 +46,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline import paths
+from benchmarks import pages
+from pipeline import errors, paths
 from pipeline.losses import LOSSES
 from pipeline.networks import heads
 from pipeline.networks.build import build
@@ -74,6 +81,7 @@ TITLES = {
 # times the other: in fp32, in bf16; asked for on a CPU
 WANTED = {"dcgan": (1.8, 3.5), "sngan": (1.8, 3.5), "example": (1.15, 1.8)}
 RATE, BETAS = 2e-4, [0.0, 0.9]
+TOLERANCE = 1e-4  # of the largest output: how far the same networks may be apart, in float32
 LOG_EVERY = 50  # steps per row of the history, as by default
 
 Run = Callable[[int], float | None]  # trains so many G updates; seconds, where it has timed itself
@@ -124,6 +132,13 @@ def networks_of(network: str) -> tuple[nn.Module, nn.Module]:
     return mimicry_networks(network)
 
 
+def networks_here(network: str) -> tuple[nn.Module, ...]:
+    """The same networks as this loop trains them."""
+    g, d = networks_of(network)
+    here = (g, sngan_discriminator() if network == "sngan" else d)
+    return tuple(module.to(memory_format=torch.channels_last) for module in here)  # type: ignore[call-overload]
+
+
 class Logits(nn.Module):
     """A discriminator of the pipeline's, as the tutorial's loop calls one."""
 
@@ -157,10 +172,6 @@ class Sums(nn.Module):
         return maps.sum(dim=(2, 3))
 
 
-def shapes(module: nn.Module) -> list[torch.Size]:
-    return sorted(parameter.shape for parameter in module.parameters())
-
-
 def example_networks(latent_dim: int = 100, width: int = 64) -> tuple[nn.Module, nn.Module]:
     """The DCGAN of the tutorial: five transposed convolutions against five convolutions."""
     channels = [8 * width, 4 * width, 2 * width, width]
@@ -191,6 +202,62 @@ def latents_of(network: str) -> tuple[int, ...]:
 
 def pixels(side: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (IMAGES, side, side, 3), dtype=np.uint8)
+
+
+# Whether the networks are the same.
+
+
+@torch.no_grad()
+def compare(network: str) -> str:
+    """How far the networks here are from those that they are compared with, in words.
+
+    Raises SystemExit where they are not the same.
+    """
+    torch.manual_seed(0)
+    side, said = NETWORKS[network][1], []
+    inputs = torch.randn(8, *latents_of(network)), torch.rand(8, 3, side, side) * 2 - 1
+    pairs = zip("GD", networks_of(network), networks_here(network), inputs, strict=True)
+    for name, theirs, ours, batch in pairs:
+        if network == "sngan" and name == "D":
+            take_normalised(theirs, ours, batch)
+            said.append(f"D with ReLU in place {apart(ours(batch), theirs(batch)):.2g}")
+            for module in theirs.modules():
+                if isinstance(module, nn.ReLU):
+                    module.inplace = False
+        else:
+            ours.load_state_dict(theirs.state_dict())
+        distance = apart(ours(batch), theirs(batch))
+        said.append(f"{name} {distance:.2g}")
+        if distance > TOLERANCE:
+            raise SystemExit(f"{network}: not the same networks: {', '.join(said)} apart")
+    return f"{network}: the same networks; apart, of the largest output: {', '.join(said)}"
+
+
+def apart(ours: Tensor, theirs: Tensor) -> float:
+    return float((ours - theirs).abs().max() / theirs.abs().max())
+
+
+def take_normalised(theirs: nn.Module, ours: nn.Module, images: Tensor) -> None:
+    """Give weights and the estimates of their norms to `ours`, layer by layer; no more learning.
+
+    mimicry's estimates begin at random vectors, the pipeline's after 15 steps of the same power
+    iteration, and each then takes its half steps in another order: while they train they are near
+    each other only once they have settled.
+    """
+    for _ in range(20):
+        theirs(images)
+    layers = (
+        [one for one in module.modules() if isinstance(one, nn.Conv2d | nn.Linear)]
+        for module in (theirs, ours)
+    )
+    for given, layer in zip(*layers, strict=True):
+        norm = layer.parametrizations.weight  # type: ignore[union-attr]
+        norm.original.copy_(given.weight_orig)
+        norm[0]._u.copy_(given.weight_u)
+        norm[0]._v.copy_(given.weight_v)
+        layer.bias.copy_(given.bias)
+    theirs.eval()
+    ours.eval()
 
 
 # The contenders.
@@ -305,12 +372,7 @@ def ours(network: str, batch_size: int, device: torch.device, name: str) -> Run:
     """This loop."""
     numerics.prepare(device, deterministic=False)
     _, side, n_dis = NETWORKS[network]
-    g, d = networks_of(network)
-    if network == "sngan":
-        theirs, d = d, sngan_discriminator()
-        assert shapes(d) == shapes(theirs)
-    for module in (g, d):
-        module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    g, d = (module.to(device) for module in networks_here(network))
     average = average_of(g)
     betas = [0.5, 0.999] if network == "example" else BETAS
     optimizers = [OPTIMIZERS["adam"](m.parameters(), RATE, betas, 0.0) for m in (g, d)]
@@ -444,7 +506,7 @@ def work(name: str, network: str, batch_size: int, device_name: str) -> None:
 
 class Worker:
     def __init__(self, name: str, network: str, batch_size: int, device: str) -> None:
-        command = [sys.executable, __file__, "--worker", name, "--only", network]
+        command = [sys.executable, "-m", "benchmarks.train", "--worker", name, "--only", network]
         command += ["--batch", str(batch_size), "--device", device]
         self.name = name
         self.process = subprocess.Popen(
@@ -526,38 +588,11 @@ def table(network: str, found: dict[str, Any], batch_size: int) -> list[str]:
     return [
         f"### {TITLES[network]}, batch {batch_size}",
         "",
-        *markdown(head, rows),
+        *pages.markdown(head, rows),
         "",
-        *markdown(phase_head, phase_rows),
+        *pages.markdown(phase_head, phase_rows),
         "",
     ]
-
-
-def markdown(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
-    lines = [head, ("---",) * len(head), *rows]
-    return ["| " + " | ".join(line) + " |" for line in lines]
-
-
-def machine(device: torch.device) -> str:
-    """The processor or GPU in words."""
-    name = devices.describe(device)
-    if device.type == "cpu" and Path("/proc/cpuinfo").exists():
-        found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-        name = f"{found[1] if found else 'cpu'}, {torch.get_num_threads()} threads"
-    return f"{name}; torch {torch.__version__}"
-
-
-def place(path: Path, mark: str) -> tuple[str, str]:
-    """What stands before and after the lines between `<!-- mark -->` and `<!-- end mark -->`."""
-    found = re.search(rf"(.*<!-- {mark} -->\n).*?(<!-- end {mark} -->.*)", path.read_text(), re.S)
-    if found is None:
-        raise SystemExit(f"{path} has no place for it: <!-- {mark} --> and <!-- end {mark} -->")
-    return found[1], found[2]
-
-
-def write(path: Path, mark: str, lines: list[str]) -> None:
-    before, after = place(path, mark)
-    path.write_text(before + "\n".join(lines).rstrip() + "\n" + after)
 
 
 def main() -> None:
@@ -579,15 +614,16 @@ def main() -> None:
     networks = [arguments.only] if arguments.only else [*NETWORKS]
     if arguments.out:  # before an hour of measuring
         for network in networks:
-            place(arguments.out, f"speed: {network}")
+            pages.place(arguments.out, f"speed: {network}")
     for network in networks:
+        print(compare(network), flush=True)
         lines = table(network, measure(network, arguments), arguments.batch)
         print("\n".join(lines), flush=True)
         if arguments.out:
             day = datetime.datetime.now(datetime.UTC).date()
-            said = f"{day}, {machine(device)}; medians over {arguments.rounds} rounds."
-            write(arguments.out, f"speed: {network}", [*lines, said])
+            said = f"{day}, {pages.machine(device)}; medians over {arguments.rounds} rounds."
+            pages.write(arguments.out, f"speed: {network}", [*lines, said])
 
 
 if __name__ == "__main__":
-    main()
+    errors.run(main)
