@@ -11,7 +11,8 @@ STAMP  := $(VENV)/.installed
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 
-# A process a core, with one thread each: threads of several processes wait for each other.
+# A process a core, with one thread each: threads of several processes wait for each other. Four at
+# most: each takes up to 2 GB.
 PYTEST := OMP_NUM_THREADS=1 python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 .PHONY: help repro install test test-slow lint clean

@@ -43,6 +43,7 @@ from pipeline.metrics import mixture
 from pipeline.sampling import sample_images
 from pipeline.scatter import scatter
 from pipeline.training import balance, callbacks, collapse, guard, recipe
+from pipeline.training.finite import Diverged
 from pipeline.training.loop import Callback
 from pipeline.training.monitor import Monitor
 from pipeline.training.state import State
@@ -208,7 +209,7 @@ def trained(
                 save=lambda state: None,
                 callbacks=[callbacks.StopOnDivergence(), film],
             )
-        except callbacks.Diverged as error:
+        except Diverged as error:
             ended = str(error)
         samples = sample_images(state.ema, n=JUDGED, seed=1, labels=None, device=device)
         looks = [

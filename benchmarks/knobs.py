@@ -258,7 +258,7 @@ class Training:
 def trainings(
     on: Job, off: Job, rounds: int, *, clock: str = "wall"
 ) -> tuple[list[float], list[float], float]:
-    """Seconds an update of each, and how many more the first updates of `on` took than usual."""
+    """Seconds an update of each, and how many more than those of `off` the first of `on` took."""
     with tempfile.TemporaryDirectory() as folder:
         processes = [Training(job, folder) for job in (on, off)]
         try:
@@ -268,7 +268,8 @@ def trainings(
         finally:
             for process in processes:
                 process.close()
-    return *found, on.updates * (first[0] - statistics.median(found[0]))
+    more = [one - statistics.median(usual) for one, usual in zip(first, found, strict=True)]
+    return *found, on.updates * more[0] - off.updates * more[1]
 
 
 def bf16(rounds: int) -> Row:

@@ -28,16 +28,18 @@ from ruamel.yaml import YAML
 
 
 def shell(command: str, folder: Path) -> tuple[float, str]:
-    """Wall seconds and output of a command."""
+    """Wall seconds and output of a command. Raises SystemExit, with the output, where it fails."""
     began = time.perf_counter()
     done = subprocess.run(
         ["bash", "-c", command],
         cwd=folder,
-        check=True,
+        check=False,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
+    if done.returncode:
+        raise SystemExit(f"{command} ended with {done.returncode}:\n{done.stdout}")
     return time.perf_counter() - began, done.stdout
 
 

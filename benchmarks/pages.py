@@ -31,7 +31,8 @@ def machine(device: torch.device) -> str:
     name = devices.describe(device)
     if device.type == "cpu" and Path("/proc/cpuinfo").exists():
         found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-        name = f"{found[1] if found else 'cpu'}, {torch.get_num_threads()} threads"
+        threads = torch.get_num_threads()
+        name = f"{found[1] if found else 'cpu'}, {threads} thread{'s' if threads > 1 else ''}"
     return f"{name}; torch {torch.__version__}"
 
 

@@ -39,6 +39,7 @@ from pipeline import config, errors, files, lineage, logs, paths, presets
 from pipeline.benchmark import runs
 from pipeline.benchmark.tables import processor
 from pipeline.training import callbacks, collapse, numerics, recipe
+from pipeline.training.finite import Diverged
 from pipeline.training.monitor import Monitor
 from pipeline.tuning import finals, ledger, objective, search, show, space, studies, work
 
@@ -182,7 +183,7 @@ def final(base: config.Params, chosen: config.Params, length: int) -> dict[str, 
             save=lambda state: None,
             callbacks=[callbacks.StopOnDivergence()],
         )
-    except callbacks.Diverged:
+    except Diverged:
         return {"value": None, "figures": {}}
     row = {k.removeprefix("eval_"): v for k, v in state.history[-1].items() if "eval_" in k}
     return {

@@ -139,7 +139,7 @@ def _device() -> tuple[str, str]:
 
     train = config.load_params().train
     device = devices.pick_device(train.device)
-    precision = str(numerics.pick_precision(train.precision, device)).removeprefix("torch.")
+    precision = numerics.name_of(numerics.pick_precision(train.precision, device))
     return "ok", f"{devices.describe(device)}, {precision}"
 
 

@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -24,13 +25,12 @@ _WAYS_OUT = {
 }
 
 
-# torch raises RuntimeErrors, on a GPU and on a CPU; the last is a size that no machine could have.
+# In torch's errors, most of them plain RuntimeErrors; the last is of a size that no machine has.
 _OUT_OF_MEMORY = re.compile(
-    r"(CUDA|MPS backend|HIP) out of memory|can't allocate memory|not enough memory|"
-    r"Storage size calculation overflowed"
+    r"out of memory|can't allocate memory|not enough memory|Storage size calculation overflowed"
 )
 
-
+LESS_MEMORY = "lower train.batch_size, evaluate.batch_size or model.width"
 INTERRUPTED = "interrupted; the same command continues where it stopped"
 
 
@@ -67,9 +67,17 @@ def say(message: str, error: BaseException | None = None) -> None:
     print(f"error: {message}", file=sys.stderr)
 
 
-def interrupted(*signal: object) -> NoReturn:
-    """Handler of SIGINT that ends the process at once, as `run` does."""
-    say(INTERRUPTED)
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory did not suffice, a processor's or a GPU's."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)) is not None
+    )
+
+
+def interrupted(*_: object) -> NoReturn:
+    """Handler of SIGINT where there is nothing to clean up: a message, and the end."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # of torchrun's processes on a machine one tells
+        say(INTERRUPTED)
     os._exit(130)
 
 
@@ -79,6 +87,8 @@ def run(main: Callable[[], None], tell: Callable[[str, BaseException], None] = s
     `tell` gets the message, and the error that it explains.
     Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted.
     """
+    if signal.getsignal(signal.SIGINT) is interrupted:  # from here on there may be
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         main()
     except (Exception, KeyboardInterrupt) as error:
@@ -95,10 +105,8 @@ def _message_and_code(error: BaseException) -> tuple[str | None, int]:
         return str(error), error.exit_code
     if isinstance(error, OSError):
         return explain(error), 1
-    if isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error))
-    ):
-        return "out of memory: lower train.batch_size, evaluate.batch_size or model.width", 1
+    if out_of_memory(error):
+        return f"out of memory: {LESS_MEMORY}", 1
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED, 130
     return None, 1

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from pipeline import parallel
 from pipeline.extractor import CHANNELS, ROTATIONS, Extractor, Stacked, on_device, rotate
+from pipeline.precision import full_float32
 
 
 def train_extractor(
@@ -116,9 +117,10 @@ def _raw_features(
     """All penultimate units (N, dim) of images (N, H, W, C); several processes take a part each."""
     n, images = len(images), images[parallel.rows(len(images))]
     raw = np.empty((len(images), extractor.kwargs["dim"]), np.float32)
-    for i in range(0, len(images), 500):
-        part = extractor.raw_features(on_device(images[i : i + 500], device))
-        raw[i : i + 500] = part.cpu().numpy()
+    with full_float32():
+        for i in range(0, len(images), 500):
+            part = extractor.raw_features(on_device(images[i : i + 500], device))
+            raw[i : i + 500] = part.cpu().numpy()
     return torch.from_numpy(parallel.all_gather_rows(raw, n)).to(device)
 
 

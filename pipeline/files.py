@@ -23,7 +23,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{path.name}.*.new"):  # by a process that was killed
         shutil.rmtree(left, ignore_errors=True)
-    for left in path.parent.glob(f".{path.name}.*.old"):  # likewise, before or after the exchange
+    for left in path.parent.glob(f".{path.name}.*.old"):  # likewise, in the middle of the exchange
         if path.exists():
             shutil.rmtree(left, ignore_errors=True)
         else:
@@ -42,7 +42,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             if old.exists():
                 old.rename(path)
             raise
-        shutil.rmtree(old, ignore_errors=True)
+        if old.exists():
+            old.rename(fresh)  # to be removed: half of it must not be taken for what to put back
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
@@ -59,7 +60,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         fresh.replace(path)
     except OSError as error:
-        if error.filename is None:  # as where a write finds the disk full
+        if error.errno and error.filename is None:  # as where a write finds the disk full
             error.filename = str(path)
         raise
     finally:

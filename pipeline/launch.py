@@ -41,8 +41,6 @@ class Differ(UserError):
 def run(main: Callable[[], None], module: str) -> None:
     """Run a stage's `main`, here or in several processes; ends like `errors.run`."""
     arguments.none(module, inspect.getdoc(inspect.getmodule(main)))
-    if signal.getsignal(signal.SIGINT) is errors.interrupted:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     if not under_torchrun():
         errors.run(lambda: _run(main, module))
         return
@@ -257,6 +255,6 @@ def _explain(codes: dict[int, int], told: Path, devices: int, module: str) -> No
     message = f"process {rank} of {devices} was killed ({name}); {_way_on(module)}"
     if number == signal.SIGKILL:
         message += (
-            ". Where nobody sent it, the system did for lack of memory: lower train.batch_size"
+            f". Where nobody sent it, the system did for lack of memory: {errors.LESS_MEMORY}"
         )
     raise UserError(message)

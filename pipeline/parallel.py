@@ -283,8 +283,8 @@ def _watched() -> Iterator[None]:
             raise
         log.debug("the collective said", exc_info=True)
         raise Lost(
-            f"process {rank()} has lost another one of the {size()}: start the stage again on all "
-            "machines, and a training continues at its last checkpoint"
+            f"process {rank()} has lost another one of the {size()}: start the stage again, on "
+            "every machine, and a training continues at its last checkpoint"
         ) from error
 
 

@@ -1,6 +1,8 @@
 """Exit codes and messages of commands."""
 
 import errno
+import signal
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -31,6 +33,47 @@ def test_a_users_mistake_is_a_message_and_a_code(
         errors.run(main)
     assert stopped.value.code == code
     assert words in capsys.readouterr().err
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT's handler as it was, afterwards."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_what_runs_may_clean_up_after_an_interrupt() -> None:
+    """Until then the process may end at once."""
+    signal.signal(signal.SIGINT, errors.interrupted)
+    left = []
+
+    def main() -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            left.append("cleaned up")
+
+    with pytest.raises(SystemExit) as stopped:
+        errors.run(main)
+    assert stopped.value.code == 130
+    assert left
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA out of memory. Tried to allocate 2 GiB",
+        "CUDA error: out of memory",
+        "Allocation on device 0 would exceed allowed memory. (out of memory)",
+        "MPS backend out of memory (MPS allocated: 1 GB)",
+    ],
+)
+def test_every_devices_lack_of_memory_is_known(words: str) -> None:
+    assert errors.out_of_memory(RuntimeError(words))
+    assert not errors.out_of_memory(ValueError(words))
+    assert not errors.out_of_memory(RuntimeError("shape mismatch"))
 
 
 @pytest.mark.parametrize("shape", [(10**16,), (2**62, 2**62)])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import files
+from pipeline import errors, files
 
 
 def test_a_folder_takes_its_place_only_when_whole(tmp_path: Path) -> None:
@@ -60,6 +60,18 @@ def test_a_full_disk_is_told_with_the_file(tmp_path: Path) -> None:
     ):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert caught.value.filename == str(tmp_path / "file")
+
+
+def test_numpys_full_disk_is_told_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its error has no number, only words."""
+
+    def main() -> None:
+        with files.atomic_file(tmp_path / "file"):
+            raise OSError("1000 requested and 10 written")
+
+    with pytest.raises(SystemExit):
+        errors.run(main)
+    assert "no space is left on the disk" in capsys.readouterr().err
 
 
 def test_a_file_takes_its_place_only_when_whole(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,13 +17,14 @@ import sys
 import tempfile
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from pipeline import ports
 from pipeline.errors import UserError
 from pipeline.registry import fresh
-from pipeline.registry.lineage import fetch_version
+from pipeline.registry.lineage import fetch_version, version_at
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -41,6 +43,7 @@ class _Server:
     version: str
     process: subprocess.Popen[str]
     ready: threading.Event
+    folders: tuple[Path, ...]  # of its own, to be removed
 
 
 def serve(client: MlflowClient, uri: str, *, host: str, port: int, workers: int) -> int:
@@ -48,7 +51,7 @@ def serve(client: MlflowClient, uri: str, *, host: str, port: int, workers: int)
 
     Raises UserError where there is no such version, the port is taken, or the model does not load.
     """
-    fetch_version(client, uri)
+    version_at(client, uri)
     with ports.listen(host, port) as door:
         port = door.getsockname()[1]
         events: list[int] = []
@@ -94,9 +97,10 @@ def _start(client: MlflowClient, uri: str, door: socket.socket, workers: int) ->
     command = [sys.executable, "-P", "-m", "uvicorn", APP, "--fd", str(door.fileno())]
     if workers > 1:
         command += ["--workers", str(workers)]
+    scratch = Path(tempfile.mkdtemp(prefix="gan-serve-"))
     process = subprocess.Popen(
         command,
-        cwd=tempfile.mkdtemp(prefix="gan-serve-"),
+        cwd=scratch,
         env=environment,
         pass_fds=[door.fileno()],
         stdout=subprocess.DEVNULL,
@@ -104,7 +108,7 @@ def _start(client: MlflowClient, uri: str, door: socket.socket, workers: int) ->
         text=True,
         start_new_session=True,  # Ctrl-C is for this process, which then ends it in order
     )
-    server = _Server(name, process, threading.Event())
+    server = _Server(name, process, threading.Event(), (folder, scratch))
     threading.Thread(target=_pass_on, args=(server, workers), daemon=True).start()
     return server
 
@@ -147,7 +151,9 @@ def _exchange(
 
 
 def _end(server: _Server) -> None:
-    """Ask it to end, and wait until it has answered what it was asked."""
+    """Ask it to end, wait until it has answered what it was asked, and remove its folders."""
     if server.process.poll() is None:
         server.process.terminate()
     server.process.wait()
+    for folder in server.folders:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -82,7 +82,7 @@ def main() -> None:
         dataset={"name": data.name, "digest": data.digest, "source": params.data.source},
     )
     run.tags.update(lineage.tuned_tags(values))
-    run.tags.update(device=devices.describe(device), precision=str(precision).split(".")[1])
+    run.tags.update(device=devices.describe(device), precision=numerics.name_of(precision))
 
     checkpoints.prune(paths.checkpoints(), keep=key)
     with checkpoints.hold(paths.checkpoints(), key) as folder:
@@ -165,7 +165,9 @@ def _start(params: Params) -> Start | None:
     if given.startswith("models:/"):
         folder = models.fetch(given)
         start = warm_start.read(folder)
-        shutil.rmtree(folder, ignore_errors=True)  # one of several processes has no end of its own
+        shutil.rmtree(
+            folder, ignore_errors=True
+        )  # of several processes none ends by what is registered
     else:
         start = warm_start.read(Path(given))
     kept = "both networks" if start.discriminator is not None else "the generator alone"

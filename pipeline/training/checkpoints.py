@@ -29,7 +29,7 @@ from pipeline.training.state import State
 log = logging.getLogger(__name__)
 
 STATE = "state.pt"
-KEY = "key"  # within it, of the training that it is of
+KEY = "key"  # in state.pt: of the training that wrote it
 INPUTS = "inputs.json"
 STARTED = "started.json"
 ABANDONED_DAYS = 30

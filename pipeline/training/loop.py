@@ -28,7 +28,7 @@ from pipeline.training.updates import Updates
 Row = dict[str, float]
 
 # A slow training is saved at the first row of its history after so many seconds, however few
-# updates that are: no more is lost by a kill.
+# updates that are: a kill costs no more than these and a row.
 CHECKPOINT_S = 300.0
 
 
@@ -80,7 +80,6 @@ def train(
     processes. Raises Diverged for a loss or a gradient that is not finite, before it touches a
     weight, unless the state's guard takes it back.
     """
-    began = saved = time.perf_counter()
     device = next(state.generator.parameters()).device
     g, d = state.generator, state.discriminator
     fast_g, fast_d = (
@@ -129,6 +128,7 @@ def train(
     state.guard.begin(state)
     run.prepare(optimizers)
     first_batch = last_batch = state.batches  # of this round, and of the one before
+    began = saved = time.perf_counter()
     first_image, logged, stop = state.images, state.step, False
     while state.step < steps and not stop:
         progress = state.step / steps
@@ -153,6 +153,7 @@ def train(
             tell(_adapted(state, objective))
         if due:
             seconds, images = time.perf_counter() - began, state.images - first_image
+            state.seconds += seconds
             row = _row(state, updates.meter.means(), seconds, images, (rate_g, rate_d), device)
             state.history.append(row)
             with numerics.unsearched():
@@ -188,8 +189,7 @@ def _row(
     rates: tuple[float, float],
     device: torch.device,
 ) -> Row:
-    """Of the history: `means` and the rest, `seconds` and `images` after the row before."""
-    state.seconds += seconds
+    """A row of the history. `seconds` and `images`: since the row before."""
     return {
         "step": state.step,
         "images": state.images,

@@ -56,7 +56,7 @@ def prepare(device: torch.device, *, deterministic: bool) -> None:
     """Settings of this process by which it computes faster; call it once, before any work.
 
     On a CPU they change no number. On CUDA, unless `deterministic`, float32 products are in
-    TensorFloat-32 (cuDNN's would be in any case) and cuDNN tries which convolution is fastest.
+    TensorFloat-32 (cuDNN's are by default) and cuDNN tries which convolution is fastest.
     """
     devices.keep_freed_memory()
     if deterministic:

@@ -14,7 +14,7 @@ import torch
 from optuna import Trial, TrialPruned
 from torch import nn
 
-from pipeline import paths
+from pipeline import errors, paths
 from pipeline.config import Params
 from pipeline.datasets import prepared
 from pipeline.tracking.trials import TRIAL, TrialRun
@@ -180,7 +180,9 @@ def _accounted(
     except Diverged as error:
         ended, reason = "FAIL", str(error)
         raise Failed(reason) from None
-    except (torch.OutOfMemoryError, MemoryError):
+    except (RuntimeError, MemoryError) as error:
+        if not errors.out_of_memory(error):
+            raise
         ended, reason = "FAIL", "out of memory"
         raise Failed(reason) from None
     finally:
