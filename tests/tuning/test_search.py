@@ -16,7 +16,7 @@ from pipeline import cli, config, lineage, losses, paths
 from pipeline.errors import ConfigError, UserError
 from pipeline.tracking import store
 from pipeline.training import collapse
-from pipeline.tuning import ledger, objective, search, show, studies, worker
+from pipeline.tuning import ledger, objective, search, show, studies, work, worker
 from pipeline.tuning.apply import apply
 
 Project = Callable[..., dict[str, Any]]
@@ -105,6 +105,28 @@ def test_a_diverged_trial_has_a_reason_and_no_figure(
     assert healthy.state == TrialState.COMPLETE
     assert (failed.state, failed.value) == (TrialState.FAIL, None)
     assert "NaN or inf, first made by the loss" in failed.user_attrs[ledger.REASON]
+
+
+def test_a_trial_too_large_for_memory_fails_and_the_search_goes_on(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_much(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
+        needed = 10**14 if len(real) > work.FEWEST_SAMPLES else 1  # where its work is counted
+        return real.mean() + 0 * real.new_empty(needed).sum()
+
+    huge = losses.Loss(too_much, losses.wasserstein_g)
+    monkeypatch.setitem(losses.LOSSES, "lsgan", huge)
+    values = project(
+        tune={
+            "space": {"loss.name": {"choice": ["lsgan", "rpgan"]}},
+            "sampler": "grid",
+            "finalists": 0,
+        }
+    )
+    by_loss = {trial.params["loss.name"]: trial for trial in run(values).trials}
+    assert by_loss["rpgan"].state == TrialState.COMPLETE
+    assert by_loss["lsgan"].state == TrialState.FAIL
+    assert by_loss["lsgan"].user_attrs[ledger.REASON] == "out of memory"
 
 
 def test_a_collapsed_trial_is_pruned_with_the_signals(project: Project, alarm: None) -> None:
