@@ -24,7 +24,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from ruamel.yaml import YAML
+from pipeline import config, paths, presets
 
 
 def shell(command: str, folder: Path) -> tuple[float, str]:
@@ -56,16 +56,12 @@ def clone(folder: Path) -> Path:
 
 def without_work(root: Path) -> None:
     """Change params.yaml: as many rows, evaluations and grids as the default, in few steps."""
-    yaml, path = YAML(), root / "params.yaml"
-    params = yaml.load(path.read_text())
-    train = params["train"]
+    path = root / paths.PARAMS
+    train = config.read_yaml(path)["train"]
     rows, evaluations = train["steps"] // train["log_every"], train["steps"] // train["eval_every"]
-    params["features"]["epochs"] = 1
-    train["steps"], train["log_every"] = rows, 1
-    train["eval_every"] = max(1, rows // evaluations)
-    train["checkpoint_every"] = train["eval_every"]
-    with path.open("w") as file:
-        yaml.dump(params, file)
+    every = max(1, rows // evaluations)
+    few = {"steps": rows, "log_every": 1, "eval_every": every, "checkpoint_every": every}
+    presets.write({"features": {"epochs": 1}, "train": few}, path)
 
 
 def stage_seconds(output: str) -> dict[str, float]:
@@ -76,11 +72,7 @@ def stage_seconds(output: str) -> dict[str, float]:
 
 def trained(root: Path, train: dict[str, int]) -> tuple[float, float]:
     """Wall seconds and those of the processors, of the train stage with these settings."""
-    yaml, path = YAML(), root / "params.yaml"
-    params = yaml.load(path.read_text())
-    params["train"].update(train)
-    with path.open("w") as file:
-        yaml.dump(params, file)
+    presets.write({"train": train}, root / paths.PARAMS)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     wall, _ = shell("python -m pipeline.stages.train", root)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

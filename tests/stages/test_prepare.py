@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
+from pipeline import config
 from pipeline.datasets import prepared
 
 REPOSITORY = Path(__file__).parents[2]
@@ -19,10 +20,9 @@ REPOSITORY = Path(__file__).parents[2]
 
 def run_stage(folder: Path, **data: object) -> subprocess.CompletedProcess[str]:
     """Run the stage in `folder` with the repository's params.yaml and these keys of `data`."""
-    yaml = YAML()
-    params = yaml.load(REPOSITORY / "params.yaml")
+    params = config.read_yaml(REPOSITORY / "params.yaml")
     params["data"].update(data)
-    yaml.dump(params, folder / "params.yaml")
+    YAML().dump(params, folder / "params.yaml")
     return subprocess.run(
         [sys.executable, "-m", "pipeline.stages.prepare"],
         cwd=folder,
