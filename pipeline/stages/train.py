@@ -16,10 +16,8 @@ from pathlib import Path
 from pipeline import compatibility, files, launch, lineage, logs, parallel, paths, progress
 from pipeline.config import Params, check, read_yaml
 from pipeline.datasets import prepared
-from pipeline.grids import save_grid, save_png
 from pipeline.networks import warm_start
 from pipeline.networks.warm_start import Start
-from pipeline.scatter import scatter
 from pipeline.tracking import models, record
 from pipeline.tracking.deliver import EVENTS, deliver_or_keep
 from pipeline.tracking.listeners import Announce, Curves
@@ -86,7 +84,7 @@ def main() -> None:
 
     checkpoints.prune(paths.checkpoints(), keep=key)
     with checkpoints.hold(paths.checkpoints(), key) as folder:
-        resumed = _restore(state, folder, inputs)
+        resumed = checkpoints.resume(state, folder, inputs)
         began = checkpoints.first_start(folder, run.started, resumed=resumed)
         run = dataclasses.replace(run, started=began)
         live = LiveRun(run, params.tracking.upload_every)
@@ -162,14 +160,10 @@ def _start(params: Params) -> Start | None:
     given = params.model.init_from
     if given is None:
         return None
-    if given.startswith("models:/"):
-        folder = models.fetch(given)
-        start = warm_start.read(folder)
-        shutil.rmtree(
-            folder, ignore_errors=True
-        )  # of several processes none ends by what is registered
-    else:
-        start = warm_start.read(Path(given))
+    fetched = models.fetch(given) if given.startswith("models:/") else None
+    start = warm_start.read(fetched or Path(given))
+    if fetched is not None:  # now: several processes end by os._exit, which removes nothing
+        shutil.rmtree(fetched, ignore_errors=True)
     kept = "both networks" if start.discriminator is not None else "the generator alone"
     log.info("starting from %s: %s", given, kept)
     return start
@@ -178,13 +172,8 @@ def _start(params: Params) -> Start | None:
 def _grids(
     folder: Path, params: Params, split: prepared.Split, n_classes: int, live: LiveRun
 ) -> callbacks.Grids:
-    """What draws the samples over time; writes the picture of reals beside them."""
-    if split.points:
-        reals = split.images[: callbacks.POINTS]
-        save_png(folder / "reals.png", scatter(reals, reals))
-    else:
-        reals = callbacks.reals_for_grid(split.images, split.labels, n_classes)
-        save_grid(folder / "reals.png", reals, callbacks.COLUMNS)
+    """What draws the samples over time; the picture of reals lies beside them."""
+    callbacks.save_reals(split, folder, n_classes)
     return callbacks.grids_of(
         split,
         folder,
@@ -193,23 +182,6 @@ def _grids(
         seed=params.seed,
         on_file=live.image,
     )
-
-
-def _restore(state: State, folder: Path, inputs: lineage.Inputs) -> bool:
-    """Load the checkpoint of these inputs, or say why there is none; whether there is one."""
-    if checkpoints.restore(state, folder):
-        log.info("continuing from the checkpoint at step %d", state.step)
-        return True
-    nearest = checkpoints.nearest(folder.parent, inputs)
-    if nearest is not None:
-        other, lines = nearest
-        log.info(
-            "starting anew: the nearest checkpoint (%s) is of other inputs: %s",
-            other[:8],
-            "; ".join(lines[:5]) + ("; ..." if len(lines) > 5 else ""),
-        )
-    checkpoints.remember_inputs(folder, inputs)
-    return False
 
 
 if __name__ == "__main__":

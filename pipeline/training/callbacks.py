@@ -106,6 +106,16 @@ def grids_of(
     )
 
 
+def save_reals(split: Split, folder: Path, n_classes: int) -> None:
+    """The picture of reals, arranged as `Grids` arranges samples: reals.png."""
+    if split.points:
+        reals = split.images[:POINTS]
+        save_png(folder / "reals.png", scatter(reals, reals))
+    else:
+        reals = reals_for_grid(split.images, split.labels, n_classes)
+        save_grid(folder / "reals.png", reals, COLUMNS)
+
+
 def grid_labels(n_classes: int, rows: int = 10) -> np.ndarray:
     """Labels (int64) of a grid with one class a row; of more than `rows` classes, the first."""
     return np.repeat(np.arange(min(n_classes, rows)), COLUMNS)

@@ -211,6 +211,23 @@ def _loaded(content: bytes) -> dict[str, Any]:
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
+def resume(state: State, folder: Path, inputs: lineage.Inputs) -> bool:
+    """`restore` the checkpoint of these inputs, or say why there is none; whether there is one."""
+    if restore(state, folder):
+        log.info("continuing from the checkpoint at step %d", state.step)
+        return True
+    found = nearest(folder.parent, inputs)
+    if found is not None:
+        other, lines = found
+        log.info(
+            "starting anew: the nearest checkpoint (%s) is of other inputs: %s",
+            other[:8],
+            "; ".join(lines[:5]) + ("; ..." if len(lines) > 5 else ""),
+        )
+    remember_inputs(folder, inputs)
+    return False
+
+
 def remember_inputs(folder: Path, inputs: lineage.Inputs) -> None:
     files.write_json(folder / INPUTS, inputs)
 
