@@ -194,7 +194,7 @@ def launch(devices: int, module: str) -> None:
             local_addr="127.0.0.1",
             logs_specs=DefaultLogsSpecs(log_dir=folder),
             max_restarts=0,
-            shutdown_timeout=15,  # at Ctrl-C the first one still tells MLflow
+            shutdown_timeout=30,  # a training saves itself first, and tells MLflow
         )
         try:
             with _interrupts_held_back():
@@ -250,9 +250,12 @@ def _explain(codes: dict[int, int], told: Path, devices: int, module: str) -> No
             errors.say(heard[min(failed)]["message"])
         raise SystemExit(max(failed.values()))
     aborted = signal.SIGABRT
-    rank, number = min((first or killed).items(), key=lambda item: (item[1] == aborted, item[0]))
+    number = min((first or killed).values(), key=lambda number: number == aborted)
     name = signal.Signals(number).name
-    message = f"process {rank} of {devices} was killed ({name}); {_way_on(module)}"
+    # One that waits on a GPU for another obeys no SIGTERM and gets SIGKILL as well: no telling.
+    ranks = [str(rank) for rank, its in sorted(killed.items()) if its == number]
+    who = f"process {' and '.join(ranks)} of {devices} {'was' if len(ranks) == 1 else 'were'}"
+    message = f"{who} killed ({name}); {_way_on(module)}"
     if number == signal.SIGKILL:
         message += (
             f". Where nobody sent it, the system did for lack of memory: {errors.LESS_MEMORY}"

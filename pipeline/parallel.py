@@ -113,6 +113,13 @@ def broadcast_object(value: Any) -> Any:
     return _object_from(0, value) if size() > 1 else value
 
 
+def anywhere(value: bool) -> bool:
+    """Whether it is true in any process."""
+    if size() == 1:
+        return value
+    return bool(_all_reduce(torch.tensor([int(value)], device=_device())))
+
+
 def all_gather_object(value: Any) -> list[Any]:
     """Every process's `value` (of JSON) in every process, by their numbers."""
     return [_object_from(source, value) for source in range(size())] if size() > 1 else [value]

@@ -31,7 +31,7 @@ def follow(launcher: int) -> None:
     def watch() -> None:
         while os.getppid() == launcher:
             time.sleep(1)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGKILL)  # what a training would hold back for a while
 
     threading.Thread(target=watch, name="follow", daemon=True).start()
 

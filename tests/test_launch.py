@@ -56,6 +56,9 @@ def test_the_process_that_was_killed_is_named_not_those_ended_after_it(ends: Any
         launch.launch(2, "some.stages.train")
     with pytest.raises(UserError, match=r"was killed \(SIGKILL\); run the same command again"):
         launch.launch(2, "some.stage")
+    ends(r0=-9, r1=-9)
+    with pytest.raises(UserError, match=r"process 0 and 1 of 2 were killed \(SIGKILL\)"):
+        launch.launch(2, "some.stage")
     ends(r0=1, r1=-9)  # the first one lost it, and said so
     with pytest.raises(UserError, match="process 1 of 2 was killed"):
         launch.launch(2, "some.stage")

@@ -90,6 +90,7 @@ def test_alone_nothing_is_changed() -> None:
     assert parallel.broadcast_object([1]) == [1]
     assert parallel.all_gather_object([1]) == [[1]]
     assert parallel.broadcast_bytes(b"a") == b"a"
+    assert (parallel.anywhere(True), parallel.anywhere(False)) == (True, False)
     module = nn.Sequential(nn.BatchNorm2d(2))
     parallel.normalise_together(module)
     assert type(module[0]) is nn.BatchNorm2d
@@ -158,6 +159,15 @@ def test_only_a_broken_connection_is_a_lost_process(words: str) -> None:
 
 def gives_all() -> object:
     return parallel.all_gather_object({"rank": parallel.rank()})
+
+
+def asks_for_one() -> object:
+    return [parallel.anywhere(parallel.rank() == rank) for rank in range(3)]
+
+
+@pytest.mark.slow
+def test_what_is_true_in_one_is_true_anywhere(tmp_path: Path) -> None:
+    assert together(asks_for_one, tmp_path) == ["[True, True, False]"] * 2
 
 
 @pytest.mark.slow

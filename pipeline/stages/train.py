@@ -22,7 +22,7 @@ from pipeline.tracking import models, record
 from pipeline.tracking.deliver import EVENTS, deliver_or_keep
 from pipeline.tracking.listeners import Announce, Curves
 from pipeline.tracking.live import LiveRun
-from pipeline.training import callbacks, checkpoints, devices, numerics, outs, recipe
+from pipeline.training import callbacks, checkpoints, devices, interrupts, numerics, outs, recipe
 from pipeline.training.guard import alarm_tags
 from pipeline.training.monitor import Monitor
 from pipeline.training.state import State
@@ -69,7 +69,8 @@ def main() -> None:
     if parallel.rank() > 0:
         checkpoints.wait()
         checkpoints.restore(state, None)
-        train(save=lambda state: None)
+        with interrupts.held_back() as asked:
+            train(save=lambda state: None, asked=asked)
         launch.leave()
         return
     run = record.start(
@@ -113,9 +114,11 @@ def _tracked(
         with (
             progress.bar("train", steps, start=reached) as advance,
             checkpoints.background(folder) as save,
+            interrupts.held_back() as asked,
         ):
             train(
                 save=save,
+                asked=asked,
                 callbacks=[
                     callbacks.StopOnDivergence(),
                     callbacks.ShowProgress(advance, reached),

@@ -130,8 +130,10 @@ def background(folder: Path) -> Iterator[Callable[[State], None]]:
             settle()
             pending.append(writer.submit(_write, cloned(_noted(state)), folder))
 
-        yield save
-        settle()
+        try:
+            yield save
+        finally:  # also where the training is asked to end: what it saved last must be there
+            settle()
 
 
 def environment(state: State) -> dict[str, str]:

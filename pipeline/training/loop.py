@@ -72,13 +72,15 @@ def train(
     evaluate: Callable[[nn.Module], dict[str, float]],  # EMA generator -> figures, `fd` among them
     save: Callable[[State], None],
     callbacks: Sequence[Callback] = (),
+    asked: Callable[[], bool] = lambda: False,  # to end; of several processes one will do
 ) -> None:
     """Train `state` in place up to `steps` generator updates, or until a callback asks to stop.
 
     The result is a function of the arguments alone: stopping, saving, loading and going on at any
     step gives the same weights, bit for bit, on the same machine with as many threads and
     processes. Raises Diverged for a loss or a gradient that is not finite, before it touches a
-    weight, unless the state's guard takes it back.
+    weight, unless the state's guard takes it back; and KeyboardInterrupt where it is `asked` to
+    end, after a save at the next row of the history.
     """
     device = next(state.generator.parameters()).device
     g, d = state.generator, state.discriminator
@@ -172,10 +174,14 @@ def train(
                 stop = parallel.broadcast_object(stop or state.guard.stops)
             # Only here: between two rows the meter holds sums that a checkpoint lacks. Nor where it
             # stops, which a checkpoint does not tell: continued there, it would not stop again.
-            late = time.perf_counter() - saved >= CHECKPOINT_S
-            if not (ended or stop) and (late or _passed(logged, state.step, checkpoint_every)):
-                save(state)
-                saved = time.perf_counter()
+            if not (ended or stop):
+                leaves = parallel.anywhere(asked())
+                late = time.perf_counter() - saved >= CHECKPOINT_S
+                if leaves or late or _passed(logged, state.step, checkpoint_every):
+                    save(state)
+                    saved = time.perf_counter()
+                if leaves:
+                    raise KeyboardInterrupt
             logged, began, first_image = state.step, time.perf_counter(), state.images
     for callback in callbacks:
         callback.on_end(state)

@@ -161,8 +161,9 @@ def run(
     evaluate: Callable[[nn.Module], dict[str, float]],
     save: Callable[[State], None],
     callbacks: Sequence[Callback] = (),
+    asked: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Train `state` to the end of the recipe."""
+    """Train `state` to the end of the recipe, or until it is `asked` to end: see `loop.train`."""
     settings = params.train
     warmup = settings.lr_warmup / settings.steps
     decay_d = settings.lr_decay_d or settings.lr_decay
@@ -189,4 +190,5 @@ def run(
         evaluate=evaluate,
         save=save,
         callbacks=callbacks,
+        asked=asked,
     )

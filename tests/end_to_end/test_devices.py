@@ -81,6 +81,15 @@ def wait_for_checkpoint(workspace: Workspace, process: subprocess.Popen[str]) ->
         time.sleep(0.02)
 
 
+def wait_for_evaluation(workspace: Workspace, process: subprocess.Popen[str], step: int) -> None:
+    """Until its samples of `step` are drawn, from which on it is sure to train."""
+    deadline = time.monotonic() + 120
+    while not list((workspace.root / ".checkpoints").glob(f"*/grids/step_{step:06d}.png")):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def on_two_machines(stage: str, first: Workspace, second: Workspace) -> list[tuple[int, str]]:
     """Exit codes and outputs of two launchers that share nothing but the network."""
     with socket.socket() as free:
@@ -273,16 +282,42 @@ def test_a_launcher_killed_while_processes_start_leaves_none(workspace: Workspac
 def test_a_launcher_that_is_asked_to_end_takes_all_along_with_one_message(
     number: signal.Signals, code: int, told: str, training: bool, workspace: Workspace
 ) -> None:
-    workspace.set(train__steps=100_000, train__eval_every=100_000, train__devices=2)
+    """And has a training saved, where no checkpoint was due."""
+    shutil.rmtree(workspace.root / ".checkpoints", ignore_errors=True)
+    workspace.set(train__steps=100_000, train__eval_every=100, train__devices=2)
+    workspace.set(train__checkpoint_every=100_000)
     process = start(workspace)
     left = workers(process)
     if training:
-        wait_for_checkpoint(workspace, process)
+        wait_for_evaluation(workspace, process, 100)
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
     assert not any(one.is_running() for one in left)
     assert process.returncode == code
-    assert output == f"error: {told}\n"
+    (error,) = [line for line in output.splitlines() if not line.startswith("INFO ")]
+    assert error == f"error: {told}"
+    assert len(list((workspace.root / ".checkpoints").glob("*/state.pt"))) == training
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_training_that_is_asked_to_end_is_saved_where_it_was(
+    number: signal.Signals, workspace: Workspace
+) -> None:
+    """Also where no checkpoint was due."""
+    shutil.rmtree(workspace.root / ".checkpoints", ignore_errors=True)
+    workspace.set(train__steps=3000, train__eval_every=100, seed=4 + number)
+    workspace.set(train__checkpoint_every=100_000, train__devices=1)
+    process = start(workspace)
+    wait_for_evaluation(workspace, process, 100)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "to end: saves at the next row of the history" in output
+    assert output.endswith("error: interrupted; the same command continues where it stopped\n")
+    output = workspace.run("python", "-m", "pipeline.stages.train")
+    step = int(re.search(r"continuing from the checkpoint at step (\d+)", output)[1])  # type: ignore[index]
+    assert 100 <= step < 3000
 
 
 def kill_at_checkpoint(workspace: Workspace) -> None:

@@ -66,6 +66,9 @@ def test_a_background_write_that_fails_is_told(tmp_path: Path) -> None:
     gone.parent.write_text("no folder")
     with pytest.raises(OSError, match="file"), checkpoints.background(gone) as save:
         save(state)
+    with pytest.raises(OSError, match="file"), checkpoints.background(gone) as save:
+        save(state)
+        raise KeyboardInterrupt  # who is told that the training continues there would be misled
 
 
 # Tells each time it asks for the lock, and at last what it found.

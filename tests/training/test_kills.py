@@ -1,4 +1,4 @@
-"""Trainings that SIGKILL ends anywhere, in a checkpoint's writing too, end as if it had not come.
+"""Trainings that a signal ends anywhere, in a checkpoint's writing too, end as if it had not come.
 
 Every process is a real one, and so are its checkpoints. What is compared is all of the state at the
 end but clocks and memory: networks, moments of the optimizers, running values, guard, balance and
@@ -13,7 +13,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, distributed
 
 from pipeline import parallel
-from pipeline.training import checkpoints
+from pipeline.training import checkpoints, interrupts
 from pipeline.training.loop import Callback
 from pipeline.training.state import State
 
@@ -30,6 +30,7 @@ from . import parallel_cases
 from .parallel_cases import Case
 
 STEPS = 24
+INTERRUPTED = 130
 # From this step on the first checkpoint is whole: the save at step 4 waited for that of step 2.
 CERTAIN = 5
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -61,23 +62,34 @@ TOGETHER = ["batch_norm", "ada", "adaptive_balance", "rollback_adaptive"]
 class Report(Callback):
     """Tells the step, through memory that processes share; one that is to be killed never ends."""
 
-    def __init__(self, step: Any, dies: bool) -> None:
-        self.step, self.dies = step, dies
+    def __init__(self, step: Any, dies: bool, asked: Callable[[], bool]) -> None:
+        self.step, self.dies, self.asked = step, dies, asked
 
     def on_step(self, state: State, row: dict[str, float]) -> None:
         self.step.value = state.step
-        if self.dies and state.step >= STEPS - 1:
-            signal.pause()
+        if state.step >= STEPS - 1:
+            self._wait()
 
     def trained(self) -> None:
         """After the last step and the last write, before the training leaves anything."""
         self.step.value = STEPS
-        if self.dies:
-            signal.pause()
+        self._wait()
+
+    def _wait(self) -> None:
+        while self.dies and not self.asked():
+            time.sleep(0.001)
 
 
 def work(
-    case: str, root: Path, step: Any, rank: int, size: int, dies: bool, writing: int, threads: int
+    case: str,
+    root: Path,
+    step: Any,
+    rank: int,
+    size: int,
+    dies: bool,
+    writing: int,
+    threads: int,
+    every: int,
 ) -> None:
     """Train from the last checkpoint in `root` on; the state at the end is what it leaves.
 
@@ -88,29 +100,32 @@ def work(
         os.environ["GLOO_SOCKET_IFNAME"] = "lo"
         meet = f"file://{root / 'meet'}"
         distributed.init_process_group("gloo", init_method=meet, rank=rank, world_size=size)
+    intervals = {"steps": STEPS, "log_every": 1, "checkpoint_every": every}
     try:
-        if rank == 0:
-            _train_and_save(case, root, Report(step, dies), writing)
-        else:
+        with interrupts.held_back() as asked:
+            report = Report(step, dies, asked)
+            if rank == 0:
+                _train_and_save(case, root, report, writing, intervals)
+                return
             checkpoints.wait()
             known = _state_of(root).exists()
-            report = Report(step, dies)
             parallel_cases.trained(
                 CASES[case],
-                **intervals(),
+                **intervals,
                 restore=root if known else None,
                 callbacks=[report],
+                asked=asked,
             )
             report.trained()
     except parallel.Lost:
         raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
 
 
-def intervals() -> dict[str, int]:
-    return {"steps": STEPS, "log_every": 1, "checkpoint_every": 2}
-
-
-def _train_and_save(case: str, root: Path, report: Report, writing: int) -> None:
+def _train_and_save(
+    case: str, root: Path, report: Report, writing: int, intervals: dict[str, int]
+) -> None:
     with checkpoints.hold(root, "key") as folder:
         if writing:
             _die_writing(writing)
@@ -118,10 +133,11 @@ def _train_and_save(case: str, root: Path, report: Report, writing: int) -> None
         with checkpoints.background(folder) as save:
             state = parallel_cases.trained(
                 CASES[case],
-                **intervals(),
+                **intervals,
                 restore=folder if known else None,
                 save=save,
                 callbacks=[report],
+                asked=report.asked,
             )
         report.trained()
         torch.save(state.state_dict(), root / "end")
@@ -159,16 +175,19 @@ def train(
     late: float = 0.0,
     writing: int = 0,
     threads: int = 1,
+    number: int = signal.SIGKILL,
+    every: int = 2,
 ) -> list[int]:
     """One go at it of `size` processes, the `kill`-th of them killed `late` s after step `at`.
 
-    Returns their exit codes.
+    Killed by signal `number`; there is a checkpoint `every` so many steps. Returns their exit codes.
     """
     (root / "meet").unlink(missing_ok=True)
     step = CONTEXT.Value("i", 0, lock=False)
     processes = [
         CONTEXT.Process(
-            target=work, args=(case, root, step, rank, size, rank == kill, writing, threads)
+            target=work,
+            args=(case, root, step, rank, size, rank == kill, writing, threads, every),
         )
         for rank in range(size)
     ]
@@ -180,10 +199,12 @@ def train(
             assert time.monotonic() < deadline
             time.sleep(0.0005)
         time.sleep(late)
-        processes[kill].kill()
+        os.kill(processes[kill].pid or 0, number)
     for process in processes:
         process.join(120)
     codes = [process.exitcode for process in processes]
+    for process in processes:
+        process.kill()  # else pytest would wait for one that does not end
     assert None not in codes, "a process does not end"
     return [code for code in codes if code is not None]
 
@@ -327,6 +348,24 @@ def test_killed_while_writing_a_checkpoint_it_goes_on_from_the_one_before(
     assert train("ada", tmp_path) == [0]
     assert digests(end(tmp_path)) == digests(uninterrupted("ada"))
     assert not list((tmp_path / "key").glob(".*.new"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", interrupts.SIGNALS)
+@pytest.mark.parametrize(("size", "asked"), [(1, 0), (2, 0), (2, 1)])
+def test_asked_to_end_it_loses_not_even_what_no_checkpoint_was_due_for(
+    size: int, asked: int, number: signal.Signals, tmp_path: Path, uninterrupted: Any
+) -> None:
+    """Of two processes one hears of it, whichever, and both end."""
+    case, chance = "rollback_adaptive", random.Random(f"{size} {asked} {number}")
+    for earliest, latest in ((1, STEPS // 2), (STEPS // 2 + 1, STEPS - 2)):
+        at = chance.randint(earliest, latest)
+        of_train = {"size": size, "kill": asked, "at": at, "late": chance.uniform(0, 0.005)}
+        assert train(case, tmp_path, **of_train, number=number, every=999) == [INTERRUPTED] * size
+        assert torch.load(_state_of(tmp_path), weights_only=True)["step"] >= at
+        assert not (tmp_path / "end").exists()
+    assert train(case, tmp_path, size=size, every=999) == [0] * size
+    assert digests(end(tmp_path)) == digests(uninterrupted(case, size=size))
 
 
 @pytest.mark.slow

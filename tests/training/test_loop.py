@@ -336,6 +336,29 @@ def test_a_slow_training_is_saved_by_the_clock(monkeypatch: pytest.MonkeyPatch) 
     assert saved == [3, 6, 9]
 
 
+@pytest.mark.parametrize("at", [2, 4])
+def test_a_training_that_is_asked_to_end_saves_at_the_next_row(at: int) -> None:
+    state, task = make()
+    saved = []
+    changes: dict[str, Any] = {
+        "log_every": 3,
+        "eval_every": 6,
+        "checkpoint_every": 99,
+        "save": lambda s: saved.append((s.step, len(s.history))),
+        "asked": lambda: state.step >= at,
+    }
+    with pytest.raises(KeyboardInterrupt):
+        run(state, task, steps=12, **changes)
+    row = {2: 1, 4: 2}[at]
+    assert saved == [(3 * row, row)]
+
+
+def test_one_that_is_asked_to_end_at_its_end_ends_as_it_would() -> None:
+    state, task = make()
+    ended = run(state, task, steps=12, log_every=3, asked=lambda: state.step >= 12)
+    assert ended.step == 12
+
+
 def test_evaluations_come_at_their_own_interval_whatever_the_curves() -> None:
     seen = []
     for log_every in (1, 5, 7):
