@@ -16,8 +16,9 @@ def setup() -> None:
 
     console = Console(stderr=True)
     handler: logging.Handler
-    if console.is_terminal:
+    if console.is_terminal:  # its handler has a column of its own for the level
         handler = RichHandler(console=console, show_path=False, show_time=False, markup=False)
+        handler.setFormatter(logging.Formatter("%(message)s"))
     else:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))

@@ -30,7 +30,7 @@ def held_back() -> Iterator[Callable[[], bool]]:
         if not heard:
             # A handler that comes in the middle of another message may not write; it is only told.
             with contextlib.suppress(RuntimeError):
-                log.info("to end: saves at the next row of the history; asked again, ends at once")
+                log.info("asked to end: saving at the next row of the history; again: at once")
         heard.append(number)
 
     before = {number: signal.signal(number, hear) for number in SIGNALS}

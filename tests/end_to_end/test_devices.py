@@ -313,7 +313,7 @@ def test_a_training_that_is_asked_to_end_is_saved_where_it_was(
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "to end: saves at the next row of the history" in output
+    assert "asked to end: saving at the next row of the history" in output
     assert output.endswith("error: interrupted; the same command continues where it stopped\n")
     output = workspace.run("python", "-m", "pipeline.stages.train")
     step = int(re.search(r"continuing from the checkpoint at step (\d+)", output)[1])  # type: ignore[index]
