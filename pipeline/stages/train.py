@@ -110,26 +110,28 @@ def _tracked(
 ) -> None:
     """Train with progress, curves, samples and checkpoints; then part from other processes."""
     reached, before, clock = state.step, state.seconds, time.perf_counter()
-    try:
-        with (
-            progress.bar("train", steps, start=reached) as advance,
-            checkpoints.background(folder) as save,
-            interrupts.held_back() as asked,
-        ):
-            train(
-                save=save,
-                asked=asked,
-                callbacks=[
-                    callbacks.StopOnDivergence(),
-                    callbacks.ShowProgress(advance, reached),
-                    Curves(live),
-                    grids,
-                    Announce(live),
-                ],
-            )
-    except BaseException as error:
-        live.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
-        raise
+    # Around all of it: the first of several processes may be asked again while it writes its last
+    # checkpoint, as torchrun ends all where one has ended.
+    with interrupts.held_back() as asked:
+        try:
+            with (
+                progress.bar("train", steps, start=reached) as advance,
+                checkpoints.background(folder) as save,
+            ):
+                train(
+                    save=save,
+                    asked=asked,
+                    callbacks=[
+                        callbacks.StopOnDivergence(),
+                        callbacks.ShowProgress(advance, reached),
+                        Curves(live),
+                        grids,
+                        Announce(live),
+                    ],
+                )
+        except BaseException as error:
+            live.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            raise
     launch.leave()
     live.close()
     wall, trained = time.perf_counter() - clock, state.seconds - before

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from pipeline.files import file_hash, read_json
@@ -40,6 +41,32 @@ def told(*given, **named):
 cas.train_extractor = told
 launch.run(evaluate.main, "pipeline.stages.evaluate")
 """
+
+# The stage `train`, slow to write checkpoints, of which the second process is asked to end. It ends
+# first, and torchrun then asks the first one too.
+ASKED = """
+import os, signal, time
+from pipeline import launch, parallel
+from pipeline.stages import train
+from pipeline.training import checkpoints, loop
+
+row, write = loop._row, checkpoints._write
+
+def asked(state, *given):
+    if parallel.rank() == 1 and state.step == 30:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return row(state, *given)
+
+def slowly(*given):
+    time.sleep(2)
+    write(*given)
+
+loop._row, checkpoints._write = asked, slowly
+launch.run(train.main, "pipeline.stages.train")
+"""
+# On this machine alone.
+TORCHRUN = ["torchrun", "--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
+TORCHRUN += ["--local-addr=127.0.0.1", NO_LOGS]
 
 
 def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -160,9 +187,7 @@ def test_two_processes_measure_what_one_does(workspace: Workspace) -> None:
     one = read_json(workspace.root / METRICS)
     (workspace.root / METRICS).unlink()
     (workspace.root / "watched.py").write_text(WATCHED)
-    flags = ["--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
-    flags += ["--local-addr=127.0.0.1", NO_LOGS]
-    output = workspace.run("torchrun", *flags, "watched.py", GLOO_SOCKET_IFNAME="lo")
+    output = workspace.run(*TORCHRUN, "watched.py", GLOO_SOCKET_IFNAME="lo")
     assert output.count("a classifier is taught by 2") == 2
     two = read_json(workspace.root / METRICS)
     assert two.keys() == one.keys()
@@ -318,6 +343,18 @@ def test_a_training_that_is_asked_to_end_is_saved_where_it_was(
     output = workspace.run("python", "-m", "pipeline.stages.train")
     step = int(re.search(r"continuing from the checkpoint at step (\d+)", output)[1])  # type: ignore[index]
     assert 100 <= step < 3000
+
+
+@pytest.mark.slow
+def test_the_first_process_is_left_to_save_where_another_has_ended(workspace: Workspace) -> None:
+    workspace.set(train__steps=600, train__log_every=10, train__checkpoint_every=1000, seed=9)
+    shutil.rmtree(workspace.root / ".checkpoints", ignore_errors=True)
+    (workspace.root / "asked.py").write_text(ASKED)
+    output = workspace.run(*TORCHRUN, "asked.py", code=1, GLOO_SOCKET_IFNAME="lo")
+    assert output.count("interrupted; the same command continues where it stopped") == 1
+    (checkpoint,) = (workspace.root / ".checkpoints").glob("*/state.pt")
+    assert torch.load(checkpoint, weights_only=True)["step"] == 30
+    assert [run["status"] for run in workspace.runs() if run["stage"] == "train"][-1] == "KILLED"
 
 
 def kill_at_checkpoint(workspace: Workspace) -> None:

@@ -11,7 +11,7 @@ NUMBERS = pytest.mark.parametrize("number", interrupts.SIGNALS)
 
 
 @NUMBERS
-def test_the_first_is_told_and_the_second_ends_at_once(number: signal.Signals) -> None:
+def test_the_first_is_told_and_another_ctrl_c_ends_at_once(number: signal.Signals) -> None:
     before = [signal.getsignal(each) for each in interrupts.SIGNALS]
     with pytest.raises(KeyboardInterrupt), interrupts.held_back() as asked:
         assert not asked()
@@ -20,6 +20,14 @@ def test_the_first_is_told_and_the_second_ends_at_once(number: signal.Signals) -
         signal.raise_signal(signal.SIGINT)
         pytest.fail("the second was held back too")
     assert [signal.getsignal(each) for each in interrupts.SIGNALS] == before
+
+
+@NUMBERS
+def test_another_sigterm_is_no_impatience(number: signal.Signals) -> None:
+    with interrupts.held_back() as asked:
+        signal.raise_signal(number)
+        signal.raise_signal(signal.SIGTERM)
+        assert asked()
 
 
 @NUMBERS
