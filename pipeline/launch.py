@@ -30,6 +30,7 @@ from pipeline.errors import ConfigError, UserError
 from pipeline.lineage import Inputs, difference
 
 TOLD = "GAN_TOLD"  # the environment's name for the folder in which processes leave their messages
+DONE = "done"  # a file in that folder
 
 
 class Differ(UserError):
@@ -46,6 +47,7 @@ def run(main: Callable[[], None], module: str) -> None:
         return
     try:
         errors.run(lambda: _work(main), _tell)
+        _tell_done()
     except BaseException as error:
         if not isinstance(error, SystemExit):
             traceback.print_exc()
@@ -83,6 +85,12 @@ def _tell(message: str, error: BaseException) -> None:
             return
     if not everywhere or os.environ.get("LOCAL_RANK", "0") == "0":
         errors.say(message)
+
+
+def _tell_done() -> None:
+    """Tell the launcher, where it is ours, that the first process has done all there was to do."""
+    if TOLD in os.environ and os.environ["RANK"] == "0":
+        (Path(os.environ[TOLD]) / DONE).touch()
 
 
 def under_torchrun() -> bool:
@@ -167,8 +175,8 @@ def agree(inputs: Inputs, **meetings: Any) -> None:
 def launch(devices: int, module: str) -> None:
     """Run `python -m module` in `devices` processes on this machine and wait for them.
 
-    Raises UserError where one is killed or this one is asked to end, KeyboardInterrupt at Ctrl-C,
-    SystemExit with their code where they fail: why is said.
+    Raises UserError where one is killed, KeyboardInterrupt where this one was asked to end before
+    they were done, SystemExit with their code where they fail: why is said.
     """
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -199,11 +207,9 @@ def launch(devices: int, module: str) -> None:
         try:
             with _interrupts_held_back():
                 elastic_launch(config, sys.executable)("-m", worker.__name__, module)
-        except SignalException as error:
-            if error.sigval == signal.SIGINT:
+        except SignalException:
+            if not (told / DONE).exists():
                 raise KeyboardInterrupt from None
-            name = signal.Signals(error.sigval).name
-            raise UserError(f"ended by {name}; {_way_on(module)}") from None
         except ChildFailedError as error:
             codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
             _explain(codes, told, devices, module)

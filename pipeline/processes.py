@@ -1,11 +1,31 @@
-"""Naming a process so that another can tell whether it is gone."""
+"""Naming a process so that another can tell whether it is gone; waiting for one at Ctrl-C."""
 
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import subprocess
+from collections.abc import Sequence
+from typing import Any
 
 import psutil
+
+
+def run_patiently(command: Sequence[str], **of_popen: Any) -> int:
+    """Run a command to its end; its exit code. At Ctrl-C, which reaches it too, it has its time.
+
+    `subprocess.run` would kill it after a quarter of a second, before it has saved what it made.
+    """
+    with subprocess.Popen(command, **of_popen) as child:
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            code = child.wait()
+        finally:
+            signal.signal(signal.SIGINT, before)
+    if code == 130:
+        raise SystemExit(code)  # it has said so
+    return code
 
 
 def this_process() -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ from typing import Any
 import pipeline
 from pipeline import config, files, lineage, paths, presets
 from pipeline.errors import ConfigError, UserError
+from pipeline.processes import run_patiently
 
 log = logging.getLogger(__name__)
 
@@ -165,17 +165,16 @@ def _stage(stage: str, work: Path) -> None:
         **{key: value for key, value in os.environ.items() if not key.startswith("DVC_")},
         "DVC_ROOT": str(Path.cwd()),  # checkpoints, downloads and the MLflow store are shared
     }
-    done = subprocess.run(
+    code = run_patiently(
         [sys.executable, "-m", f"pipeline.stages.{stage}"],
         cwd=work,
         env=environment,
         stdout=sys.stderr.fileno(),
-        check=False,
     )
-    if done.returncode:
+    if code:
         raise UserError(
-            f"stage {stage} of the benchmark ended with code {done.returncode} (its own words are "
-            "above); the same command goes on from there"
+            f"stage {stage} of the benchmark ended with code {code} (its own words are above); "
+            "the same command goes on from there"
         )
 
 

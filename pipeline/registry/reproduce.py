@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import compare, files, paths
 from pipeline.errors import UserError
 from pipeline.evaluated import Evaluated
+from pipeline.processes import run_patiently
 from pipeline.registry.lineage import Origin, origin
 from pipeline.tracking import deliver, evaluations, models
 from pipeline.tracking.record import PARAMS, RunRecord
@@ -189,6 +190,5 @@ def _run(folder: Path, *command: str) -> None:
     hidden = ("DVC_", "MLFLOW_", "PYTHONPATH", "GIT_")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(hidden)}
     kept["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    done = subprocess.run(command, cwd=folder, env=kept, check=False)
-    if done.returncode:
+    if run_patiently(command, cwd=folder, env=kept):
         raise UserError(f"`{' '.join(command)}` failed in the worktree: see above")

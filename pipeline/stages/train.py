@@ -84,7 +84,10 @@ def main() -> None:
     run.tags.update(device=devices.describe(device), precision=numerics.name_of(precision))
 
     checkpoints.prune(paths.checkpoints(), keep=key)
-    with checkpoints.hold(paths.checkpoints(), key) as folder:
+    # Signals are held back to the end. The first of several processes is asked again while it
+    # writes its last checkpoint, as torchrun ends all where one has ended; and a training that is
+    # done would be lost without its outs.
+    with checkpoints.hold(paths.checkpoints(), key) as folder, interrupts.held_back() as asked:
         resumed = checkpoints.resume(state, folder, inputs)
         began = checkpoints.first_start(folder, run.started, resumed=resumed)
         run = dataclasses.replace(run, started=began)
@@ -92,11 +95,13 @@ def main() -> None:
         grids = _grids(folder / "grids", params, split, n_classes, live)
         if not resumed:
             grids.write(state)
+        train = functools.partial(train, asked=asked)
         _tracked(train, state, folder, live, grids, steps=params.train.steps)
         _write(state, params, data, run, folder)
+        best = "best of the checkpoints: step %d, fd %.3g on val"
+        log.info(best, state.best_step, state.best_score)
+        deliver_or_keep("train")
         checkpoints.discard(folder)
-    log.info("best of the checkpoints: step %d, fd %.3g on val", state.best_step, state.best_score)
-    deliver_or_keep("train")
 
 
 def _tracked(
@@ -110,28 +115,24 @@ def _tracked(
 ) -> None:
     """Train with progress, curves, samples and checkpoints; then part from other processes."""
     reached, before, clock = state.step, state.seconds, time.perf_counter()
-    # Around all of it: the first of several processes may be asked again while it writes its last
-    # checkpoint, as torchrun ends all where one has ended.
-    with interrupts.held_back() as asked:
-        try:
-            with (
-                progress.bar("train", steps, start=reached) as advance,
-                checkpoints.background(folder) as save,
-            ):
-                train(
-                    save=save,
-                    asked=asked,
-                    callbacks=[
-                        callbacks.StopOnDivergence(),
-                        callbacks.ShowProgress(advance, reached),
-                        Curves(live),
-                        grids,
-                        Announce(live),
-                    ],
-                )
-        except BaseException as error:
-            live.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
-            raise
+    try:
+        with (
+            progress.bar("train", steps, start=reached) as advance,
+            checkpoints.background(folder) as save,
+        ):
+            train(
+                save=save,
+                callbacks=[
+                    callbacks.StopOnDivergence(),
+                    callbacks.ShowProgress(advance, reached),
+                    Curves(live),
+                    grids,
+                    Announce(live),
+                ],
+            )
+    except BaseException as error:
+        live.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        raise
     launch.leave()
     live.close()
     wall, trained = time.perf_counter() - clock, state.seconds - before

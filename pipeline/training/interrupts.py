@@ -16,7 +16,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextlib.contextmanager
 def held_back() -> Iterator[Callable[[], bool]]:
-    """Yield what tells whether this process was asked to end; whoever asks it has to obey.
+    """Yield what tells whether this process was asked to end: whoever holds back has to look.
 
     At another Ctrl-C a single process ends at once, by KeyboardInterrupt. Another SIGTERM is no
     impatience: `timeout`, Slurm and torchrun send several. And of several processes each hears of
@@ -24,19 +24,23 @@ def held_back() -> Iterator[Callable[[], bool]]:
     time. For the main thread alone, as all of Python's handlers are.
     """
     heard: list[int] = []
+    alone = parallel.size() == 1  # now: processes part before all is written
 
     def hear(number: int, frame: object) -> None:
-        alone = parallel.size() == 1
         if heard and alone and number == signal.SIGINT:
             raise KeyboardInterrupt
-        if not heard:
+        heard.append(number)
+        if len(heard) == 1:
             # A handler that comes in the middle of another message may not write; it is only told.
             with contextlib.suppress(RuntimeError):
                 more = " (another Ctrl-C: at once)" if alone else ""
-                log.info("asked to end: saving at the next row of the history%s", more)
-        heard.append(number)
+                log.info(
+                    "asked to end: saving at the next row, or finishing after the last%s", more
+                )
 
-    before = {number: signal.signal(number, hear) for number in SIGNALS}
+    # What a shell has it ignore, as Ctrl-C of a training behind `&`, is another's affair.
+    obeyed = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, hear) for number in obeyed}
     try:
         yield lambda: bool(heard)
     finally:

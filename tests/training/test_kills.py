@@ -95,6 +95,7 @@ def work(
 
     `dies`: is killed by the test. `writing` n: by itself, with half of the n-th checkpoint written.
     """
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     torch.set_num_threads(threads)  # the same sums in the same order, whatever else runs
     if size > 1:
         os.environ["GLOO_SOCKET_IFNAME"] = "lo"
