@@ -34,8 +34,9 @@ def test_nothing_is_known_of_other_hosts() -> None:
 SAVES = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
-print("runs", flush=True)
 try:
+    time.sleep(0.3)  # what waits for it has but started it, and not yet turned to waiting
+    print("runs", flush=True)
     time.sleep(60)
 except KeyboardInterrupt:
     time.sleep(1)
