@@ -209,7 +209,7 @@ def launch(devices: int, module: str) -> None:
                 elastic_launch(config, sys.executable)("-m", worker.__name__, module)
         except SignalException:
             if not (told / DONE).exists():
-                raise KeyboardInterrupt from None
+                _explain_interrupt(told, module)
         except ChildFailedError as error:
             codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
             _explain(codes, told, devices, module)
@@ -237,11 +237,47 @@ def _way_on(module: str) -> str:
     return "run the same command again"
 
 
+def _explain_interrupt(told: Path, module: str) -> NoReturn:
+    """Say how processes ended that were asked to, and end so.
+
+    Only the first one saves: where it has not told that it obeyed, there is nothing new.
+    """
+    heard = _heard(told)
+    mistakes = _mistakes(heard)
+    if mistakes:
+        for message in dict.fromkeys(mistakes.values()):
+            errors.say(message)
+        raise SystemExit(1)
+    if 0 in _interrupts(heard):
+        raise KeyboardInterrupt from None
+    errors.say(f"interrupted; {_way_on(module)}")
+    raise SystemExit(130)
+
+
+def _heard(told: Path) -> dict[int, dict[str, Any]]:
+    """What processes have told of their ends, by rank."""
+    paths_of = {int(path.name): path for path in told.iterdir() if path.name.isdigit()}
+    return {rank: files.read_json(path) for rank, path in sorted(paths_of.items())}
+
+
+def _mistakes(heard: dict[int, dict[str, Any]]) -> dict[int, str]:
+    """Messages, by rank, of what is neither the loss of another process nor an interrupt."""
+    return {
+        rank: one["message"]
+        for rank, one in heard.items()
+        if not one["lost"] and one["message"] != errors.INTERRUPTED
+    }
+
+
+def _interrupts(heard: dict[int, dict[str, Any]]) -> dict[int, str]:
+    messages = {rank: one["message"] for rank, one in heard.items()}
+    return {rank: told for rank, told in messages.items() if told == errors.INTERRUPTED}
+
+
 def _explain(codes: dict[int, int], told: Path, devices: int, module: str) -> NoReturn:
     """Say once why processes failed, by their exit codes and what each has told, and end so."""
-    paths_of = {rank: told / str(rank) for rank in codes}
-    heard = {rank: files.read_json(path) for rank, path in paths_of.items() if path.exists()}
-    causes = {rank: heard[rank]["message"] for rank in sorted(heard) if not heard[rank]["lost"]}
+    heard = _heard(told)
+    causes = _mistakes(heard) or _interrupts(heard)
     if causes:
         for message in dict.fromkeys(causes.values()):
             errors.say(message)
@@ -260,7 +296,8 @@ def _explain(codes: dict[int, int], told: Path, devices: int, module: str) -> No
     name = signal.Signals(number).name
     # One that waits on a GPU for another obeys no SIGTERM and gets SIGKILL as well: no telling.
     ranks = [str(rank) for rank, its in sorted(killed.items()) if its == number]
-    who = f"process {' and '.join(ranks)} of {devices} {'was' if len(ranks) == 1 else 'were'}"
+    one = len(ranks) == 1
+    who = f"process{'' if one else 'es'} {', '.join(ranks)} of {devices} {'was' if one else 'were'}"
     message = f"{who} killed ({name}); {_way_on(module)}"
     if number == signal.SIGKILL:
         message += (

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher import api
 
@@ -57,7 +58,7 @@ def test_the_process_that_was_killed_is_named_not_those_ended_after_it(ends: Any
     with pytest.raises(UserError, match=r"was killed \(SIGKILL\); run the same command again"):
         launch.launch(2, "some.stage")
     ends(r0=-9, r1=-9)
-    with pytest.raises(UserError, match=r"process 0 and 1 of 2 were killed \(SIGKILL\)"):
+    with pytest.raises(UserError, match=r"processes 0, 1 of 2 were killed \(SIGKILL\)"):
         launch.launch(2, "some.stage")
     ends(r0=1, r1=-9)  # the first one lost it, and said so
     with pytest.raises(UserError, match="process 1 of 2 was killed"):
@@ -72,6 +73,66 @@ def test_a_process_that_fails_has_said_why(ends: Any, codes: dict[str, int], cod
     with pytest.raises(SystemExit) as ended:
         launch.launch(2, "some.stage")
     assert ended.value.code == code
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Has the launcher asked to end, and its processes leave what they say of their own ends."""
+
+    def with_ends(told: dict[int, BaseException], *, done: bool = False) -> None:
+        def elastic(config: api.LaunchConfig, entrypoint: str) -> Any:
+            def run(*arguments: str) -> None:
+                for rank, error in told.items():
+                    os.environ["RANK"] = str(rank)
+                    launch._tell(str(error) or errors.INTERRUPTED, error)
+                if done:
+                    os.environ["RANK"] = "0"
+                    launch._tell_done()
+                raise SignalException("asked", signal.SIGTERM)
+
+            return run
+
+        monkeypatch.setattr(api, "elastic_launch", elastic)
+
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    return with_ends
+
+
+SAVED = KeyboardInterrupt()
+
+
+def test_asked_to_end_it_is_interrupted_where_the_first_process_has_saved(asked: Any) -> None:
+    asked({0: SAVED, 1: SAVED})
+    with pytest.raises(KeyboardInterrupt):
+        launch.launch(2, "some.stages.train")
+
+
+def test_asked_to_end_it_is_done_where_the_first_process_is(asked: Any) -> None:
+    asked({}, done=True)
+    launch.launch(2, "some.stages.train")
+
+
+def test_asked_to_end_it_says_what_kept_the_first_process_from_saving(
+    asked: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked({0: UserError("the disk is full"), 1: SAVED})
+    with pytest.raises(SystemExit) as ended:
+        launch.launch(2, "some.stages.train")
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "error: the disk is full\n"
+
+
+@pytest.mark.parametrize("told", [{}, {0: Lost("it is gone")}, {1: SAVED}])
+def test_asked_to_end_it_promises_no_more_than_the_last_checkpoint_where_none_was_saved(
+    told: dict[int, BaseException], asked: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As where the first process was killed, late or starting, or lost the other one."""
+    asked(told)
+    with pytest.raises(SystemExit) as ended:
+        launch.launch(2, "some.stages.train")
+    assert ended.value.code == 130
+    said = "error: interrupted; the same command continues at the last checkpoint\n"
+    assert capsys.readouterr().err == said
 
 
 FULL, GONE = UserError("the disk is full"), Lost("another one is gone")

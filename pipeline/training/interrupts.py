@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 from collections.abc import Callable, Iterator
 
@@ -12,6 +13,7 @@ from pipeline import parallel
 log = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STDERR = 2
 
 
 @contextlib.contextmanager
@@ -25,18 +27,16 @@ def held_back() -> Iterator[Callable[[], bool]]:
     """
     heard: list[int] = []
     alone = parallel.size() == 1  # now: processes part before all is written
+    said = _said(alone) if log.isEnabledFor(logging.INFO) else b""
 
     def hear(number: int, frame: object) -> None:
         if heard and alone and number == signal.SIGINT:
             raise KeyboardInterrupt
         heard.append(number)
         if len(heard) == 1:
-            # A handler that comes in the middle of another message may not write; it is only told.
-            with contextlib.suppress(RuntimeError):
-                more = " (another Ctrl-C: at once)" if alone else ""
-                log.info(
-                    "asked to end: saving at the next row, or finishing after the last%s", more
-                )
+            # Not by logging: its lock may be another thread's, which waits for one of this thread.
+            with contextlib.suppress(OSError):  # a terminal that is gone
+                os.write(STDERR, said)
 
     # What a shell has it ignore, as Ctrl-C of a training behind `&`, is another's affair.
     obeyed = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
@@ -46,3 +46,11 @@ def held_back() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _said(alone: bool) -> bytes:
+    """What the first signal has told; on a terminal below the progress bar."""
+    more = " (another Ctrl-C: at once)" if alone else ""
+    above = "\n" if os.isatty(STDERR) else ""
+    message = f"asked to end: saving at the next row, or finishing after the last{more}"
+    return f"{above}INFO {message}\n".encode()

@@ -316,7 +316,8 @@ def test_a_launcher_that_is_asked_to_end_takes_all_along_with_one_message(
     assert not any(one.is_running() for one in left)
     assert process.returncode == 130
     (error,) = [line for line in output.splitlines() if not line.startswith("INFO ")]
-    assert error == "error: interrupted; the same command continues where it stopped"
+    where = "where it stopped" if training else "at the last checkpoint"
+    assert error == f"error: interrupted; the same command continues {where}"
     assert len(list((workspace.root / ".checkpoints").glob("*/state.pt"))) == training
 
 
@@ -351,6 +352,29 @@ def test_the_first_process_is_left_to_save_where_another_has_ended(workspace: Wo
     (checkpoint,) = (workspace.root / ".checkpoints").glob("*/state.pt")
     assert torch.load(checkpoint, weights_only=True)["step"] == 30
     assert [run["status"] for run in workspace.runs() if run["stage"] == "train"][-1] == "KILLED"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_save_that_fails_is_told_and_not_that_it_goes_on_there(
+    devices: int, workspace: Workspace
+) -> None:
+    shutil.rmtree(workspace.root / ".checkpoints", ignore_errors=True)
+    workspace.set(train__steps=100_000, train__eval_every=100, train__checkpoint_every=100_000)
+    workspace.set(train__devices=devices)
+    code = workspace.root / "pipeline/training/checkpoints.py"
+    full = "import errno; raise OSError(errno.ENOSPC, 'full', str(folder))"
+    code.write_text(code.read_text().replace("    content = io.BytesIO()", f"    {full}"))
+    process = start(workspace)
+    wait_for_evaluation(workspace, process, 100)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert output.count("error:") == 1
+    assert "no space is left on the disk" in output
+    assert "interrupted" not in output
+    newest = [run for run in workspace.runs() if run["stage"] == "train"][-1]
+    assert newest["status"] == "FAILED"
 
 
 @pytest.mark.slow
