@@ -21,9 +21,9 @@ def held_back() -> Iterator[Callable[[], bool]]:
     """Yield what tells whether this process was asked to end: whoever holds back has to look.
 
     At another Ctrl-C a single process ends at once, by KeyboardInterrupt. Another SIGTERM is no
-    impatience: `timeout`, Slurm and torchrun send several. And of several processes each hears of
-    one Ctrl-C twice, from the terminal and from its launcher, which kills those that do not obey in
-    time. For the main thread alone, as all of Python's handlers are.
+    impatience: it may be the same one, passed on. And of several processes each hears of one Ctrl-C
+    twice, from the terminal and from its launcher, which kills those that do not obey in time.
+    For the main thread alone, as all of Python's handlers are.
     """
     heard: list[int] = []
     alone = parallel.size() == 1  # now: processes part before all is written

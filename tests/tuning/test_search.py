@@ -89,18 +89,17 @@ def test_a_search_that_was_stopped_goes_on_and_ends_the_same(
     assert told_of(counted) == whole
 
 
+def each_loss(*names: str) -> dict[str, Any]:
+    """A search of one trial a loss, in this order."""
+    return {"space": {"loss.name": {"choice": [*names]}}, "sampler": "grid", "finalists": 0}
+
+
 def test_a_diverged_trial_has_a_reason_and_no_figure(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     infinite = losses.Loss(lambda real, fake: torch.log(0 * real.mean()), losses.wasserstein_g)
     monkeypatch.setitem(losses.LOSSES, "lsgan", infinite)
-    values = project(
-        tune={
-            "space": {"loss.name": {"choice": ["rpgan", "lsgan"]}},
-            "sampler": "grid",
-            "finalists": 0,
-        }
-    )
+    values = project(tune=each_loss("rpgan", "lsgan"))
     healthy, failed = run(values).trials
     assert healthy.state == TrialState.COMPLETE
     assert (failed.state, failed.value) == (TrialState.FAIL, None)
@@ -116,13 +115,7 @@ def test_a_trial_too_large_for_memory_fails_and_the_search_goes_on(
 
     huge = losses.Loss(too_much, losses.wasserstein_g)
     monkeypatch.setitem(losses.LOSSES, "lsgan", huge)
-    values = project(
-        tune={
-            "space": {"loss.name": {"choice": ["lsgan", "rpgan"]}},
-            "sampler": "grid",
-            "finalists": 0,
-        }
-    )
+    values = project(tune=each_loss("lsgan", "rpgan"))
     by_loss = {trial.params["loss.name"]: trial for trial in run(values).trials}
     assert by_loss["rpgan"].state == TrialState.COMPLETE
     assert by_loss["lsgan"].state == TrialState.FAIL
