@@ -200,7 +200,9 @@ def train(
             assert time.monotonic() < deadline
             time.sleep(0.0005)
         time.sleep(late)
-        os.kill(processes[kill].pid or 0, number)
+        pid = processes[kill].pid
+        assert pid is not None
+        os.kill(pid, number)
     for process in processes:
         process.join(120)
     codes = [process.exitcode for process in processes]
